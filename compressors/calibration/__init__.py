@@ -1,0 +1,1 @@
+"""What unlabelled images tell: activation grids, and repairs that need no retraining."""

@@ -1,0 +1,124 @@
+"""From a frozen config dataclass to the function that compresses with it.
+
+A method is one file: a frozen dataclass of its settings and a function decorated with ``register``. Third
+parties add theirs through the entry point group ``dse.compressors``, whose target is a module that registers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from compressors.errors import BadTensor, ConfigError, UnknownName
+from compressors.tensor import SlicedTensor
+
+
+class MethodConfig(Protocol):
+    """Settings of one weight method: a frozen dataclass, hashable."""
+
+    __dataclass_fields__: Any
+
+
+Compressor = Callable[[np.ndarray, np.ndarray, Any], SlicedTensor]
+
+_BUILT_IN = ("uniform", "ternary", "binary")
+_methods: dict[str, tuple[type, Compressor]] = {}
+_names: dict[type, str] = {}
+
+
+def register(name: str, config: type) -> Callable[[Compressor], Compressor]:
+    """Make ``compress(weight [N, K], keep [N, K], config)`` the method called ``name``."""
+
+    def add(compressor: Compressor) -> Compressor:
+        _methods[name] = (config, compressor)
+        _names[config] = name
+        return compressor
+
+    return add
+
+
+@cache
+def _load() -> None:
+    for module in _BUILT_IN:
+        importlib.import_module(f"compressors.methods.{module}")
+    for point in entry_points(group="dse.compressors"):
+        point.load()
+
+
+def method_names() -> list[str]:
+    """Every method there is, sorted."""
+    _load()
+    return sorted(_methods)
+
+
+def method_name(config: MethodConfig) -> str:
+    """The name ``config``'s method is registered under."""
+    _load()
+    return _names[type(config)]
+
+
+def make_config(name: str, settings: Mapping[str, Any], key: str = "method") -> MethodConfig:
+    """Validated settings of the method called ``name``.
+
+    Raises:
+        UnknownName: no such method, or a setting it does not have.
+        ConfigError: a value out of range.
+    """
+    _load()
+    if name not in _methods:
+        raise UnknownName("compressor", name, _methods, key=key)
+    config = _methods[name][0]
+    fields = {f.name for f in dataclasses.fields(config)}
+    for setting in settings:
+        if setting not in fields:
+            raise UnknownName(f"setting of {name!r}", setting, fields, key=key)
+    return config(**settings)
+
+
+def config_to_dict(config: MethodConfig) -> dict[str, Any]:
+    """The config as plain JSON data, with its method's name."""
+    return {"method": method_name(config), **dataclasses.asdict(config)}
+
+
+def config_from_dict(data: Mapping[str, Any], key: str = "weight") -> MethodConfig:
+    """The inverse of :func:`config_to_dict`, validated."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("method"), str):
+        raise ConfigError(key, data, "a mapping with the name of a 'method'")
+    return make_config(data["method"], {k: v for k, v in data.items() if k != "method"}, f"{key}.method")
+
+
+def check_range(key: str, value: object, low: int, high: int) -> None:
+    """Refuse anything but an integer in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(key, value, f"an integer from {low} to {high}")
+
+
+def compress(weight: np.ndarray, config: MethodConfig, keep: np.ndarray | None = None) -> SlicedTensor:
+    """Compress one weight tensor.
+
+    Args:
+        weight: float array ``[N, ...]``, output channels first.
+        config: settings of a registered method.
+        keep: booleans of the same shape, False where a weight is pruned; None keeps all.
+
+    Raises:
+        BadTensor: NaN, infinity or an empty tensor.
+    """
+    _load()
+    if weight.size == 0 or weight.ndim < 2:
+        raise BadTensor(
+            f"a weight tensor of shape {weight.shape}: expected [outputs, inputs, ...], none empty"
+        )
+    if not np.isfinite(weight).all():
+        bad = int((~np.isfinite(weight)).sum())
+        raise BadTensor(f"{bad} of {weight.size} weights are NaN or infinite")
+    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    mask = np.ones(rows.shape, bool) if keep is None else keep.reshape(rows.shape)
+    tensor = _methods[method_name(config)][1](rows, mask, config)
+    return dataclasses.replace(tensor, shape=tuple(weight.shape))

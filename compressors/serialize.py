@@ -1,0 +1,130 @@
+"""Compressed networks in safetensors files: packed planes, scales, and what stayed float."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from compressors.calibration.activation import ActivationGrid
+from compressors.convert import CompressedModel
+from compressors.errors import CheckpointError, DseError
+from compressors.graph import Layer
+from compressors.slicing import ENCODINGS
+from compressors.tensor import SlicedTensor
+
+FORMAT = "dse-sliced-1"
+_ARRAYS = {
+    "scale": np.float32,
+    "term": np.int64,
+    "factor": np.int64,
+    "magnitude": np.uint64,
+    "sign": np.uint64,
+}
+
+
+def to_bytes(model: CompressedModel) -> bytes:
+    """The network as the content of a safetensors file.
+
+    Layers with sliced weights store ``LAYER|scale``, ``|term``, ``|factor``, ``|magnitude`` and ``|sign``
+    (see ``SlicedTensor``); every other entry of the network's state dict stands under its own name.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tensors: dict[str, Any] = {}
+    for name, tensor in model.tensors.items():
+        tensors[name] = {"shape": list(tensor.shape), "encoding": tensor.encoding, "bits": tensor.bits}
+        for part in _ARRAYS:
+            arrays[f"{name}|{part}"] = np.ascontiguousarray(getattr(tensor, part))
+    sliced = {f"{name}.weight" for name in model.tensors}
+    for key, value in model.network.state_dict().items():
+        if key not in sliced:
+            arrays[key] = value.numpy()
+    grids = {name: asdict(grid) for name, grid in model.grids.items()}
+    header = json.dumps({"tensors": tensors, "grids": grids}, sort_keys=True)
+    return save(arrays, metadata={"format": FORMAT, "dse": header})
+
+
+def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> CompressedModel:
+    """Read a compressed network back.
+
+    Args:
+        path: a file written from :func:`to_bytes`.
+        network: the same architecture with any weights; becomes the compressed network.
+        layers: its layers, from ``compressors.graph.find_layers``.
+
+    Raises:
+        CheckpointError: a broken file, or one that does not fit the network.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
+    try:
+        header = json.loads(metadata["dse"])
+        tensors = {name: _tensor(name, facts, arrays) for name, facts in header["tensors"].items()}
+        grids = {name: _grid(facts) for name, facts in header["grids"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
+        raise CheckpointError(f"{path}: broken description of the sliced layers: {error!r}") from error
+    _fit(path, network, layers, tensors, grids, arrays)
+    return CompressedModel(network, layers, tensors, grids)
+
+
+def _tensor(name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> SlicedTensor:
+    if facts["encoding"] not in (*ENCODINGS, "ternary", "binary"):
+        raise ValueError(f"{name} has the unknown encoding {facts['encoding']!r}")
+    parts = {}
+    for part, dtype in _ARRAYS.items():
+        parts[part] = arrays.pop(f"{name}|{part}")
+        if parts[part].dtype != dtype:
+            raise ValueError(f"{name}|{part} holds {parts[part].dtype}, expected {np.dtype(dtype)}")
+    if not np.isfinite(parts["scale"]).all():
+        raise ValueError(f"{name}|scale holds NaN or infinity")
+    return SlicedTensor(tuple(facts["shape"]), facts["encoding"], int(facts["bits"]), **parts)
+
+
+def _grid(facts: dict[str, Any]) -> ActivationGrid:
+    grid = ActivationGrid(int(facts["bits"]), bool(facts["signed"]), float(facts["scale"]))
+    if not 1 <= grid.bits <= 8 or not 0 < grid.scale < float("inf"):
+        raise ValueError(f"an activation grid of {grid.bits} bits and scale {grid.scale}")
+    return grid
+
+
+def _fit(
+    path: Path,
+    network: nn.Module,
+    layers: tuple[Layer, ...],
+    tensors: dict[str, SlicedTensor],
+    grids: dict[str, ActivationGrid],
+    rest: dict[str, np.ndarray],
+) -> None:
+    shapes = {layer.name: layer.weight_shape for layer in layers}
+    for name in {**tensors, **grids}:
+        if name not in shapes:
+            raise CheckpointError(f"{path}: layer {name!r} is not in the network")
+    for name, tensor in tensors.items():
+        if tensor.shape != shapes[name]:
+            raise CheckpointError(f"{path}: {name} has shape {tensor.shape}, the network {shapes[name]}")
+    state = {key: torch.from_numpy(value.copy()) for key, value in rest.items()}
+    sliced = {f"{name}.weight" for name in tensors}
+    own = network.state_dict()
+    wrong = sorted(
+        (set(own) - sliced) ^ set(state)
+        | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
+    )
+    if wrong:
+        raise CheckpointError(f"{path}: missing, unexpected or misshapen entries: {', '.join(wrong[:5])}")
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {key} holds NaN or infinity")
+    network.load_state_dict(state, strict=False)

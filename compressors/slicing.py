@@ -1,0 +1,126 @@
+"""The same integer codes written in other digits: encodings and bit-slices.
+
+Slicing never changes a weight. Codes of ``b`` bits become digits of ``g`` bits, least significant first:
+
+* ``twos_complement``: unsigned digits, the leading one signed (its plane has a negative factor where ``g`` is 1);
+* ``sign_magnitude``: digits of the magnitude, all carrying the number's sign (signed bit-slices, Sibia HPCA'23);
+* ``csd``: signed digits of radix ``2**g`` in ``[-2**(g-1), 2**(g-1)]`` (canonical signed digit, the non-adjacent
+  form, for ``g`` = 1 on radix 2; modified Booth digits above).
+
+Ternary and binary terms are signed digits already and stay one plane per term at any granularity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compressors.errors import ConfigError, UnknownName
+from compressors.tensor import SlicedTensor
+
+GRANULARITIES = (1, 2, 4, 8)
+
+
+def twos_complement_digits(codes: np.ndarray, bits: int, g: int) -> tuple[list[np.ndarray], list[int]]:
+    """Digits and factors of codes in ``[-2**(bits-1), 2**(bits-1))``."""
+    slices = -(-bits // g)
+    unsigned = [(codes >> (g * i)) & ((1 << g) - 1) for i in range(slices - 1)]
+    top = codes >> (g * (slices - 1))  # arithmetic shift: the leading digit keeps the sign
+    factors = [1 << (g * i) for i in range(slices)]
+    if g == 1:
+        return [*unsigned, -top], [*factors[:-1], -factors[-1]]
+    return [*unsigned, top], factors
+
+
+def sign_magnitude_digits(codes: np.ndarray, bits: int, g: int) -> tuple[list[np.ndarray], list[int]]:
+    """Digits of the magnitude, each with the sign of its code; ``-2**(bits-1)`` needs all ``bits``."""
+    magnitude_bits = max(1, int(np.abs(codes).max(initial=0)).bit_length())
+    slices = -(-max(magnitude_bits, bits - 1) // g)
+    magnitude, sign = np.abs(codes), np.sign(codes)
+    digits = [sign * ((magnitude >> (g * i)) & ((1 << g) - 1)) for i in range(slices)]
+    return digits, [1 << (g * i) for i in range(slices)]
+
+
+def csd_digits(codes: np.ndarray, bits: int, g: int) -> tuple[list[np.ndarray], list[int]]:
+    """Signed digits with the fewest non-zeros for ``g`` = 1 (Reitwiesner 1960), Booth digits of radix 2**g above."""
+    rest, digits = codes.copy(), []
+    radix = 1 << g
+    while np.any(rest) or not digits:
+        if g == 1:
+            digit = np.where(rest & 1 == 1, 2 - (rest & 3), 0)
+        else:
+            digit = rest & (radix - 1)
+            digit = np.where(digit > radix // 2, digit - radix, digit)
+        digits.append(digit)
+        rest = (rest - digit) >> g
+    return digits, [1 << (g * i) for i in range(len(digits))]
+
+
+_ENCODINGS = {
+    "twos_complement": twos_complement_digits,
+    "sign_magnitude": sign_magnitude_digits,
+    "csd": csd_digits,
+}
+ENCODINGS = tuple(_ENCODINGS)
+
+
+def from_codes(
+    codes: np.ndarray,
+    scale: np.ndarray,
+    *,
+    shape: tuple[int, ...],
+    bits: int,
+    encoding: str = "twos_complement",
+    granularity: int = 1,
+) -> SlicedTensor:
+    """Write integer codes in digits.
+
+    Args:
+        codes: ``int64 [terms, N, K]``, each in ``[-2**(bits-1), 2**(bits-1))``.
+        scale: ``float32 [terms, N, groups]``.
+        shape: shape of the dense tensor.
+        bits: width of a code.
+        encoding: one of ``ENCODINGS``.
+        granularity: bits per digit, 1 to 8.
+
+    Raises:
+        UnknownName: an encoding that does not exist.
+        ConfigError: a granularity out of range.
+    """
+    if encoding not in _ENCODINGS:
+        raise UnknownName("encoding", encoding, _ENCODINGS)
+    if not 1 <= granularity <= 8:
+        raise ConfigError("granularity", granularity, "1 to 8 bits per digit")
+    digits: list[np.ndarray] = []
+    term: list[int] = []
+    factor: list[int] = []
+    for t, term_codes in enumerate(codes):
+        term_digits, term_factors = _ENCODINGS[encoding](term_codes, bits, granularity)
+        digits += term_digits
+        factor += term_factors
+        term += [t] * len(term_digits)
+    return SlicedTensor.from_digits(
+        np.stack(digits),
+        shape=shape,
+        encoding=encoding,
+        bits=bits,
+        granularity=granularity,
+        scale=scale,
+        term=np.array(term),
+        factor=np.array(factor),
+    )
+
+
+def reslice(tensor: SlicedTensor, encoding: str, granularity: int) -> SlicedTensor:
+    """The same weights in another encoding and granularity (see the module's text)."""
+    if tensor.encoding in ("ternary", "binary"):
+        return tensor
+    if (tensor.encoding, tensor.granularity) == (encoding, granularity):
+        return tensor
+    return from_codes(
+        tensor.codes(),
+        tensor.scale,
+        shape=tensor.shape,
+        bits=tensor.bits,
+        encoding=encoding,
+        granularity=granularity,
+    )

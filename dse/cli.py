@@ -1,0 +1,162 @@
+"""``python -m dse COMMAND [key=value ...]``: one word selects the command, the rest is Hydra's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+COMMANDS = {
+    "sweep": "search compressed networks and accelerators for the best trade-offs; resumes",
+    "report": "write the tables, figures and page of a run again, from its folder alone",
+    "export": "write one candidate of a run: plan, packed weights, metrics",
+    "evaluate": "score an exported candidate and print its metrics as JSON",
+    "doctor": "what this machine can measure, and what to do about the rest",
+}
+_CODE_BROKEN_PIPE = 141
+
+
+def usage() -> str:
+    """The text of ``dse --help``."""
+    rows = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    return f"""Usage: python -m dse COMMAND [key=value ...]
+
+Which compression of a trained network, layer by layer, for which hardware? No retraining.
+
+Commands:
+{rows}
+
+Start with:  python -m dse sweep +experiment=resnet_ternary
+More on one: python -m dse COMMAND --help
+Your own configurations: a folder like the shipped configs/, named in $DSE_CONFIG_PATH or by --config-dir.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0 done, 2 wrong input, 130 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from dse import __version__
+
+        print(__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        from dse.errors import UnknownName
+
+        print(f"dse: {UnknownName('command', words[0], COMMANDS)}", file=sys.stderr)
+        return 2
+    return _guarded(words[0], words[1:])
+
+
+def _guarded(command: str, overrides: list[str]) -> int:
+    """Run a command and turn whatever the user caused into one line and an exit code."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from dse.errors import DseError
+
+    try:
+        return _run_hydra(command, overrides)
+    except DseError as error:
+        print(f"dse: {error}", file=sys.stderr)
+        return error.exit_code
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"dse: {_explain(error, overrides)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dse: interrupted; the same command again goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return _CODE_BROKEN_PIPE
+
+
+def _run_hydra(command: str, overrides: list[str]) -> int:
+    import hydra
+
+    from dse.locations import config_dir, register_user_configs
+    from dse.schema import register_schemas
+
+    register_schemas()
+    register_user_configs()
+    # lets Hydra's own errors through instead of ending the process with its wording and code
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    result: list[int] = []
+
+    def task(config: object) -> None:
+        run: Callable[[dict[str, Any]], int] = import_module(f"dse.commands.{command}").run
+        result.append(run(_plain(config)))
+
+    before = sys.argv
+    sys.argv = [f"python -m dse {command}", *(_for_hydra(word) for word in overrides)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    finally:
+        sys.argv = before
+    return max(result, default=0)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """The composed configuration as plain data; an unnamed study takes its experiment's name."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if "study" in plain and plain["study"]["name"] is None:
+        plain["study"]["name"] = HydraConfig.get().runtime.choices.get("experiment")
+        if plain["study"]["name"] is None:
+            from dse.errors import ConfigError
+            from dse.locations import config_names
+
+            experiments = ", ".join(config_names("experiment"))
+            raise ConfigError(
+                "study.name",
+                "null",
+                "a name for the run folder",
+                f"or choose +experiment=NAME of: {experiments}",
+            )
+    return plain
+
+
+def _for_hydra(word: str) -> str:
+    """Spare the user Hydra's grammar where it would only be in the way.
+
+    ``experiment=x`` means ``+experiment=x``, as there is none in the defaults to override; the rule of
+    ``select=min_energy where accuracy >= 98%`` is one string without being quoted twice.
+    """
+    if word.startswith("experiment="):
+        return f"+{word}"
+    key, _, value = word.partition("=")
+    if key == "select" and value[:1] not in ("'", '"'):
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{quoted}'"
+    return word
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's message, with the nearest names where a group option does not exist."""
+    from hydra.errors import MissingConfigException
+
+    from dse.errors import UnknownName
+    from dse.locations import config_names
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
+        names = config_names(group) if group else []
+        if names:
+            return str(UnknownName(group, name, names, key=group))
+    text = str(error.__cause__ or error) if str(error.__cause__ or "") else str(error)
+    parts = [line.strip() for line in text.splitlines() if line.strip() and "object_type" not in line]
+    given = [word for word in overrides if "=" in word]
+    hint = f" (given: {' '.join(given)})" if given else ""
+    return f"{'; '.join(parts)}{hint}"
+
+
+def entry() -> None:
+    """The ``dse`` script."""
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The configuration of a study as plain frozen data: parsed and validated once, then passed around."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dse.data import DataConfig
+from dse.errors import ConfigError, UnknownName
+from dse.models import ModelConfig
+from dse.space import SpaceConfig
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """``folder/name`` is the run folder; ``n_trials`` the total budget of finished trials."""
+
+    name: str
+    folder: str = "results"
+    n_trials: int = 100
+    seed: int = 0
+    max_failures: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or self.name in (".", ".."):
+            raise ConfigError("study.name", repr(self.name), "the name of a folder, without slashes")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a candidate is scored.
+
+    ``batch`` images are scored at once; activity is counted on the first ``activity_images`` calibration images;
+    ``threads`` is given to torch, None leaves its own choice.
+    """
+
+    batch: int = 100
+    activity_images: int = 8
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("batch", self.batch), ("activity_images", self.activity_images)):
+            if value < 1:
+                raise ConfigError(f"evaluation.{name}", value, "a whole number of at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError("evaluation.threads", self.threads, "a whole number of at least 1, or null")
+
+
+@dataclass(frozen=True)
+class AcceleratorSettings:
+    """``kind`` names a model in ``energy.accelerators``; ``settings`` are its own."""
+
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TechnologySettings:
+    """A technology file and single constants replaced, in their own units."""
+
+    name: str = "cmos45"
+    overrides: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeterSettings:
+    """Which meter, on which device, and the constants of the protocol that differ from its own."""
+
+    name: str = "auto"
+    device: int | str = 0
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a candidate's figures depend on, beside the candidate itself."""
+
+    model: ModelConfig
+    data: DataConfig
+    evaluation: EvaluationSettings
+    accelerators: Mapping[str, AcceleratorSettings]
+    technology: TechnologySettings
+    meter: MeterSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What makes a study another study when it changes: not the threads, nor how energy is measured."""
+        plain = self.to_dict()
+        del (
+            plain["meter"],
+            plain["evaluation"]["threads"],
+            plain["evaluation"]["batch"],
+            plain["data"]["download"],
+        )
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Setup:
+        """Parse and validate; unknown keys are refused.
+
+        Raises:
+            ConfigError, UnknownName: what is wrong and where.
+        """
+        accelerators = _mapping(data, "accelerators")
+        if not accelerators:
+            raise ConfigError(
+                "accelerators", {}, "at least one accelerator, as in accelerator@accelerators.x: x"
+            )
+        return cls(
+            _build(ModelConfig, data, "model"),
+            _build(DataConfig, data, "data"),
+            _build(EvaluationSettings, data, "evaluation"),
+            {name: _build(AcceleratorSettings, accelerators, name, "accelerators.") for name in accelerators},
+            _build(TechnologySettings, data, "technology"),
+            _build(MeterSettings, data, "meter"),
+        )
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Everything `sweep` needs."""
+
+    study: StudySettings
+    setup: Setup
+    space: SpaceConfig
+    sampler: str
+    objectives: tuple[str, ...]
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return Path(self.study.folder) / self.study.name
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SweepSettings:
+        """Parse and validate a resolved configuration.
+
+        Raises:
+            ConfigError, UnknownName: what is wrong and where.
+        """
+        study = {k: v for k, v in _mapping(data, "study").items() if k != "fresh"}
+        return cls(
+            _build(StudySettings, {"study": study}, "study"),
+            Setup.from_dict(data),
+            _build(SpaceConfig, data, "space"),
+            str(_mapping(data, "sampler").get("name")),
+            tuple(_mapping(data, "objectives").get("names", ())),
+        )
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, value, "a mapping")
+    return value
+
+
+def _build(kind: type, data: Mapping[str, Any], key: str, prefix: str = "") -> Any:
+    values = _mapping(data, key)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise UnknownName("key", name, fields, key=f"{prefix}{key}")
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

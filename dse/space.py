@@ -1,0 +1,227 @@
+"""The search space: from config to Optuna suggestions to candidates."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from compressors.plan import BATCH_NORM_REPAIRS, ActivationConfig, CompressionPlan, LayerPlan
+from compressors.registry import MethodConfig, make_config
+from compressors.slicing import GRANULARITIES
+from dse.candidate import Candidate
+from dse.errors import ConfigError, UnknownName
+from dse.search import Baseline
+
+GRAINS = ("network", "stage", "block", "layer")
+FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """What may be chosen, per group of layers.
+
+    Attributes:
+        grain: which layers share a choice: all (``network``), those of a ``stage`` (first part of the path), of
+            a ``block`` (first two parts), or none (``layer``).
+        weights: method -> setting -> values to try, e.g. ``{"ternary": {"terms": [1, 2, 3]}}``.
+        activation_bits: bits of each layer's input.
+        sparsity: fractions of weights pruned before the grid is fitted.
+        granularity: bits of one digit on the accelerator.
+        first, last: fixed plan of the first and last layer as ``{"weights": choice, "activation_bits": bits}``;
+            None searches them like any other.
+        batch_norm: repair after conversion, see ``compressors.plan``.
+        baselines: label -> one value of each of the four for all searched layers; ``weights: float`` leaves
+            the whole network as it is.
+    """
+
+    grain: str = "stage"
+    weights: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    activation_bits: Sequence[int] = (8,)
+    sparsity: Sequence[float] = (0.0,)
+    granularity: Sequence[int] = GRANULARITIES
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    batch_norm: str = "match"
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def choice_label(method: str, settings: Mapping[str, Any]) -> str:
+    """How a weight choice is called: ``ternary-2``, ``uniform-4``, ``uniform-4-minmax``."""
+    return "-".join([method, *(str(value) for value in settings.values())])
+
+
+class Space:
+    """The space of a network: which layers there are, what each may become."""
+
+    def __init__(self, config: SpaceConfig, layers: Sequence[str]) -> None:
+        self.config = config
+        self.layers = tuple(layers)
+        self._weights = _weight_choices(config.weights)
+        self._check()
+        fixed = {name: edge for name, edge in self._edges() if edge is not None}
+        self._fixed = {name: self._edge_plan(edge) for name, edge in fixed.items()}
+        self.groups: dict[str, list[str]] = {}
+        for name in self.layers:
+            if name not in self._fixed:
+                self.groups.setdefault(_group(name, config.grain), []).append(name)
+
+    def baselines(self) -> list[Baseline]:
+        """The labelled candidates to try first; with parameters where they lie in the space."""
+        return [Baseline(label, self._baseline_params(label)) for label in self.config.baselines]
+
+    def baseline(self, label: str) -> Candidate:
+        """The candidate of a labelled baseline."""
+        spec = self.config.baselines[label]
+        if spec["weights"] == FLOAT:
+            return Candidate(CompressionPlan((), "keep"), tuple((name, 8) for name in sorted(self.layers)))
+        return self._candidate({group: spec for group in self.groups})
+
+    def suggest(self, trial: optuna.trial.Trial) -> Candidate:
+        """The candidate of a trial: its baseline's if it carries the label of one outside the space."""
+        label = trial.user_attrs.get("label")
+        if label is not None and not self._baseline_params(label):
+            return self.baseline(label)
+        return self._candidate({group: self._suggest_group(trial, group) for group in self.groups})
+
+    def _suggest_group(self, trial: optuna.trial.Trial, group: str) -> dict[str, Any]:
+        c = self.config
+        return {
+            "weights": trial.suggest_categorical(f"{group}.weights", list(self._weights)),
+            "activation_bits": _suggest_number(trial, f"{group}.activation_bits", c.activation_bits),
+            "sparsity": _suggest_number(trial, f"{group}.sparsity", c.sparsity),
+            "granularity": trial.suggest_categorical(f"{group}.granularity", list(c.granularity)),
+        }
+
+    def _baseline_params(self, label: str) -> dict[str, Any]:
+        spec, c = self.config.baselines[label], self.config
+        inside = (
+            spec["weights"] in self._weights
+            and spec["activation_bits"] in c.activation_bits
+            and spec["sparsity"] in c.sparsity
+            and spec["granularity"] in c.granularity
+        )
+        names = ("weights", "activation_bits", "sparsity", "granularity")
+        return {f"{g}.{name}": spec[name] for g in self.groups for name in names} if inside else {}
+
+    def _candidate(self, choices: Mapping[str, Mapping[str, Any]]) -> Candidate:
+        plans, granularity = dict(self._fixed), {}
+        for group, names in self.groups.items():
+            choice = choices[group]
+            plan = LayerPlan(
+                self._method(choice["weights"]),
+                ActivationConfig(choice["activation_bits"]),
+                float(choice["sparsity"]),
+            )
+            for name in names:
+                plans[name] = plan
+                granularity[name] = choice["granularity"]
+        for name in self._fixed:
+            granularity[name] = granularity[self._neighbour(name)]
+        plan = CompressionPlan(tuple(plans.items()), self.config.batch_norm)
+        return Candidate(plan, tuple(sorted(granularity.items())))
+
+    def _neighbour(self, name: str) -> str:
+        """The searched layer next to a fixed one: its array mode is taken over, or the array would need one more."""
+        searched = [n for n in self.layers if n not in self._fixed]
+        return searched[0] if name == self.layers[0] else searched[-1]
+
+    def _edges(self) -> list[tuple[str, Mapping[str, Any] | None]]:
+        return [(self.layers[0], self.config.first), (self.layers[-1], self.config.last)]
+
+    def _edge_plan(self, edge: Mapping[str, Any]) -> LayerPlan:
+        return LayerPlan(self._method(edge["weights"]), ActivationConfig(edge["activation_bits"]))
+
+    def _method(self, label: str) -> MethodConfig:
+        return self._weights[label] if label in self._weights else parse_choice(label)
+
+    def _check(self) -> None:
+        c = self.config
+        if c.grain not in GRAINS:
+            raise UnknownName("grain", c.grain, GRAINS, key="space.grain")
+        if c.batch_norm not in BATCH_NORM_REPAIRS:
+            raise UnknownName("repair", c.batch_norm, BATCH_NORM_REPAIRS, key="space.batch_norm")
+        if len(self.layers) < 3:
+            raise ConfigError("model", list(self.layers), "a network of at least three compressible layers")
+        _check_values("space.activation_bits", c.activation_bits, "integers from 1 to 8", _is_activation_bits)
+        _check_values("space.sparsity", c.sparsity, "numbers from 0 up to, not including, 1", _is_sparsity)
+        _check_values("space.granularity", c.granularity, "some of 1, 2, 4, 8", lambda g: g in GRANULARITIES)
+        for name, edge in (("first", c.first), ("last", c.last)):
+            if edge is not None:
+                _check_keys(f"space.{name}", edge, {"weights", "activation_bits"})
+                parse_choice(edge["weights"], f"space.{name}.weights")
+        for label, spec in c.baselines.items():
+            key = f"space.baselines.{label}"
+            _check_keys(key, spec, {"weights", "activation_bits", "sparsity", "granularity"})
+            if spec["weights"] != FLOAT:
+                parse_choice(spec["weights"], f"{key}.weights")
+
+
+def parse_choice(label: Any, key: str = "weights") -> MethodConfig:
+    """The method behind a label such as ``ternary-2`` or ``uniform-8``: name and first setting.
+
+    Raises:
+        UnknownName, ConfigError: no such method, or a setting out of range.
+    """
+    method, _, value = str(label).partition("-")
+    config = make_config(method, {}, key)
+    first = next(iter(config.__dataclass_fields__))
+    if value and not value.isdigit():
+        raise ConfigError(key, label, f"METHOD-NUMBER, such as {method}-2, whose number is its {first!r}")
+    return make_config(method, {first: int(value)} if value else {}, key)
+
+
+def _weight_choices(weights: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, MethodConfig]:
+    choices: dict[str, MethodConfig] = {}
+    for method, settings in weights.items():
+        if settings is None:  # a method switched off on the command line: space.weights.binary=null
+            continue
+        make_config(method, {}, "space.weights")
+        lists = [v if isinstance(v, (list, tuple)) else [v] for v in settings.values()]
+        for values in itertools.product(*lists):
+            chosen = dict(zip(settings, values, strict=True))
+            choices[choice_label(method, chosen)] = make_config(method, chosen, f"space.weights.{method}")
+    if not choices:
+        raise ConfigError("space.weights", dict(weights), "at least one method with values to try")
+    return choices
+
+
+def _group(layer: str, grain: str) -> str:
+    parts = layer.split(".")
+    return {"network": "network", "stage": parts[0], "block": ".".join(parts[:2]), "layer": layer}[grain]
+
+
+def _suggest_number(trial: optuna.trial.Trial, name: str, values: Sequence[float]) -> float:
+    """An even grid as a number, so that the sampler sees its order; anything else as a choice."""
+    ordered = sorted(set(values))
+    steps = {round(b - a, 9) for a, b in itertools.pairwise(ordered)}
+    if len(steps) != 1:
+        return trial.suggest_categorical(name, ordered)
+    step = steps.pop()
+    if all(isinstance(v, int) for v in ordered):
+        return trial.suggest_int(name, ordered[0], ordered[-1], step=int(step))
+    return round(trial.suggest_float(name, ordered[0], ordered[-1], step=step), 9)
+
+
+def _is_activation_bits(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 8
+
+
+def _is_sparsity(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _check_values(key: str, values: Sequence[Any], expected: str, valid: Any) -> None:
+    if not values:
+        raise ConfigError(key, "[]", f"a list of {expected}")
+    for value in values:
+        if not valid(value):
+            raise ConfigError(key, value, expected)
+
+
+def _check_keys(key: str, data: Any, expected: set[str]) -> None:
+    if not isinstance(data, Mapping) or set(data) != expected:
+        raise ConfigError(key, data, f"a mapping with the keys {', '.join(sorted(expected))}")

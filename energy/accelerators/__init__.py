@@ -1,0 +1,66 @@
+"""Analytical accelerator models: a file each, all answering with a ``Cost``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Protocol
+
+from compressors.errors import UnknownName
+from energy.cost import Cost
+from energy.technology import Technology
+from energy.workload import Workload
+
+
+class Accelerator(Protocol):
+    """A machine that can price a workload."""
+
+    encodings: tuple[str, ...]
+    """Weight encodings whose activity the workload must carry."""
+
+    def cost(self, workload: Workload, granularity: Mapping[str, int]) -> Cost:
+        """Price one inference with each layer cut into digits of ``granularity[layer]`` bits."""
+        ...
+
+
+Builder = Callable[[Any, Technology], Accelerator]
+_BUILT_IN = ("bitserial",)
+_kinds: dict[str, tuple[type, Builder]] = {}
+
+
+def register_accelerator(kind: str, config: type) -> Callable[[Builder], Builder]:
+    """Make a class built from ``(config, technology)`` the accelerator of this kind."""
+
+    def add(builder: Builder) -> Builder:
+        _kinds[kind] = (config, builder)
+        return builder
+
+    return add
+
+
+@cache
+def _load() -> None:
+    for module in _BUILT_IN:
+        importlib.import_module(f"{__name__}.{module}")
+
+
+def make_accelerator(
+    kind: str, settings: Mapping[str, Any], technology: Technology, key: str = "accelerator"
+) -> Accelerator:
+    """Build an accelerator from its kind and plain settings.
+
+    Raises:
+        UnknownName: no such kind or setting.
+        ConfigError: a setting out of range.
+    """
+    _load()
+    if kind not in _kinds:
+        raise UnknownName("accelerator kind", kind, _kinds, key=f"{key}.kind")
+    config, builder = _kinds[kind]
+    fields = {f.name for f in dataclasses.fields(config)}
+    for name in settings:
+        if name not in fields:
+            raise UnknownName(f"setting of {kind!r}", name, fields, key=key)
+    return builder(config(**settings), technology)
