@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressors.calibration.activation import ActivationGrid, choose_grid
+from compressors.calibration.activation import ActivationGrid
 from compressors.calibration.batch_norm import repair_batch_norms
 from compressors.calibration.observe import BATCH_NORMS, Calibration
 from compressors.errors import BadTensor, UnknownName
@@ -142,7 +142,7 @@ def convert(
         if layer_plan.weight is not None:
             tensors[name] = _compress_layer(name, modules[name], layer_plan, cache)
         if layer_plan.activation is not None:
-            grids[name] = choose_grid(calibration.inputs[name], layer_plan.activation)
+            grids[name] = calibration.grid(name, layer_plan.activation)
     compressed = CompressedModel(network, calibration.layers, tensors, grids)
     if plan.batch_norm != "keep" and (tensors or grids):
         with repair_batch_norms(network, calibration.moments, plan.batch_norm):

@@ -7,6 +7,8 @@ anything else is named with its path and refused unless the user declares it flo
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -144,7 +146,7 @@ def find_layers(
 def _trace(model: nn.Module, float_layers: Collection[str]) -> fx.GraphModule:
     try:
         return fx.GraphModule(model, _Tracer(float_layers).trace(model))
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except Exception as error:  # forward() is the user's code: it may fail on a proxy in any way
         raise UnsupportedLayer(
             f"{type(model).__name__} cannot be traced: {error}; its forward() must not branch on tensor values "
             "(declare the offending block in model.float_layers to leave it as it is)"
@@ -153,11 +155,13 @@ def _trace(model: nn.Module, float_layers: Collection[str]) -> fx.GraphModule:
 
 def _propagate_shapes(graph_module: fx.GraphModule, example: torch.Tensor) -> None:
     try:
-        with torch.no_grad():
+        # ShapeProp prints the traceback of what it raises
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             ShapeProp(graph_module).propagate(example)
     except RuntimeError as error:
+        reason = str(error.__cause__ or error).split("\n")[0]
         raise UnsupportedLayer(
-            f"the network does not accept an input of shape {tuple(example.shape)}: {error}"
+            f"the network does not accept an input of shape {tuple(example.shape)}: {reason}"
         ) from error
 
 
@@ -168,11 +172,8 @@ def _is_layer(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 def _check_supported(node: fx.Node, modules: dict[str, nn.Module], float_layers: Collection[str]) -> None:
     where = _where(node)
     if node.op == "call_module":
-        module = modules[str(node.target)]
-        supported = isinstance(module, COMPRESSIBLE + TRANSPARENT_MODULES)
-        what = type(module).__name__
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            supported, what = False, f"Conv2d with padding_mode={module.padding_mode!r}"
+        what = _obstacle(node, modules[str(node.target)])
+        supported = not what
     elif node.op == "call_function":
         supported = node.target in TRANSPARENT_FUNCTIONS
         what = getattr(node.target, "__name__", str(node.target))
@@ -186,6 +187,22 @@ def _check_supported(node: fx.Node, modules: dict[str, nn.Module], float_layers:
             "reshaping); to leave it in floating point, unpriced by the hardware models, add "
             f"model.float_layers=[{where}]"
         )
+
+
+def _obstacle(node: fx.Node, module: nn.Module) -> str:
+    """What stands against the call of a module; empty if nothing does."""
+    if not isinstance(module, COMPRESSIBLE):
+        return "" if isinstance(module, TRANSPARENT_MODULES) else type(module).__name__
+    kind = "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
+    if "weight" not in dict(module.named_parameters(recurse=False)):
+        return f"{kind} with a parametrized weight (remove the parametrization first)"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"Conv2d with padding_mode={module.padding_mode!r}"
+    if not node.args:
+        return f"{kind} called with keyword arguments"
+    calls = sum(n.op == "call_module" and n.target == node.target for n in node.graph.nodes)
+    # one grid and one activity per layer could not stand for inputs of different places
+    return f"{kind} called {calls} times in one forward pass" if calls > 1 else ""
 
 
 def _where(node: fx.Node) -> str:
@@ -225,9 +242,12 @@ def _fate(node: fx.Node, nodes: dict[fx.Node, str]) -> dict[str, object]:
     """Where a layer's output goes: see ``Layer.consumers``, ``added`` and ``kept``."""
     layers, adds = _readers(node, nodes)
     added = bool(adds) and not layers
+    elsewhere = False
     while adds and not layers:
-        layers, adds = _readers(adds.pop(), nodes)
-    return {"consumers": tuple(sorted(layers)), "added": added, "kept": bool(adds)}
+        first = next(user for user in node.graph.nodes if user in adds)
+        elsewhere = elsewhere or len(adds) > 1
+        layers, adds = _readers(first, nodes)
+    return {"consumers": tuple(sorted(layers)), "added": added, "kept": bool(adds) or elsewhere}
 
 
 def _pair(value: object) -> tuple[int, int]:

@@ -44,6 +44,8 @@ class LayerPlan:
         number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
         if not number or not 0 <= self.sparsity < 1:
             raise ConfigError("sparsity", self.sparsity, "a number from 0 up to, not including, 1")
+        if self.sparsity and self.weight is None:
+            raise ConfigError("sparsity", self.sparsity, "0 where the weights stay float", "name a method")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -51,7 +53,7 @@ class LayerPlan:
             "activation": None
             if self.activation is None
             else {"bits": self.activation.bits, "clip": self.activation.clip},
-            "sparsity": float(self.sparsity),
+            "sparsity": float(self.sparsity) + 0.0,  # -0.0 equals 0.0, so it has to read the same
         }
 
     @classmethod
@@ -101,6 +103,9 @@ class CompressionPlan:
         layers = data.get("layers", {})
         if not isinstance(layers, Mapping):
             raise ConfigError("plan.layers", layers, "a mapping from layer to its plan")
+        for name in layers:
+            if not isinstance(name, str):
+                raise ConfigError("plan.layers", name, "the path of a layer as text")
         parsed = tuple((name, LayerPlan.from_dict(p, f"plan.layers.{name}")) for name, p in layers.items())
         return cls(parsed, data.get("batch_norm", "match"))
 

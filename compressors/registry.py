@@ -27,6 +27,7 @@ class MethodConfig(Protocol):
 
 Compressor = Callable[[np.ndarray, np.ndarray, Any], SlicedTensor]
 
+_LARGEST_WEIGHT = 1e37  # whatever is made of it (128 steps, sums of terms) still is a finite float32
 _BUILT_IN = ("uniform", "ternary", "binary")
 _methods: dict[str, tuple[type, Compressor]] = {}
 _names: dict[type, str] = {}
@@ -58,8 +59,14 @@ def method_names() -> list[str]:
 
 
 def method_name(config: MethodConfig) -> str:
-    """The name ``config``'s method is registered under."""
+    """The name ``config``'s method is registered under.
+
+    Raises:
+        UnknownName: settings of no registered method.
+    """
     _load()
+    if type(config) not in _names:
+        raise UnknownName("method settings", type(config).__name__, (c.__name__ for c in _names))
     return _names[type(config)]
 
 
@@ -68,7 +75,7 @@ def make_config(name: str, settings: Mapping[str, Any], key: str = "method") -> 
 
     Raises:
         UnknownName: no such method, or a setting it does not have.
-        ConfigError: a value out of range.
+        ConfigError: a value out of range or absent.
     """
     _load()
     if name not in _methods:
@@ -78,6 +85,10 @@ def make_config(name: str, settings: Mapping[str, Any], key: str = "method") -> 
     for setting in settings:
         if setting not in fields:
             raise UnknownName(f"setting of {name!r}", setting, fields, key=key)
+    for f in dataclasses.fields(config):
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in settings:
+            raise ConfigError(f"{name}.{f.name}", None, "a value, as it has no default")
     return config(**settings)
 
 
@@ -108,17 +119,19 @@ def compress(weight: np.ndarray, config: MethodConfig, keep: np.ndarray | None =
         keep: booleans of the same shape, False where a weight is pruned; None keeps all.
 
     Raises:
-        BadTensor: NaN, infinity or an empty tensor.
+        BadTensor: NaN, infinity, a weight that no float32 scale can hold, or an empty tensor.
     """
     _load()
     if weight.size == 0 or weight.ndim < 2:
         raise BadTensor(
             f"a weight tensor of shape {weight.shape}: expected [outputs, inputs, ...], none empty"
         )
-    if not np.isfinite(weight).all():
-        bad = int((~np.isfinite(weight)).sum())
-        raise BadTensor(f"{bad} of {weight.size} weights are NaN or infinite")
     rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    beyond = ~(np.abs(rows) <= _LARGEST_WEIGHT)  # NaN compares False
+    if beyond.any():
+        raise BadTensor(
+            f"{int(beyond.sum())} of {weight.size} weights are NaN, infinite or beyond {_LARGEST_WEIGHT:g}"
+        )
     mask = np.ones(rows.shape, bool) if keep is None else keep.reshape(rows.shape)
     tensor = _methods[method_name(config)][1](rows, mask, config)
     return dataclasses.replace(tensor, shape=tuple(weight.shape))

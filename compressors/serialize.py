@@ -17,6 +17,7 @@ from compressors.calibration.activation import ActivationGrid
 from compressors.convert import CompressedModel
 from compressors.errors import CheckpointError, DseError
 from compressors.graph import Layer
+from compressors.registry import check_range
 from compressors.slicing import ENCODINGS
 from compressors.tensor import SlicedTensor
 
@@ -48,7 +49,8 @@ def to_bytes(model: CompressedModel) -> bytes:
             arrays[key] = value.numpy()
     grids = {name: asdict(grid) for name, grid in model.grids.items()}
     header = json.dumps({"tensors": tensors, "grids": grids}, sort_keys=True)
-    return save(arrays, metadata={"format": FORMAT, "dse": header})
+    # one entry: safetensors writes several in another order each time, and equal networks give equal files
+    return save(arrays, metadata={FORMAT: header})
 
 
 def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> CompressedModel:
@@ -66,12 +68,17 @@ def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> Compresse
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the latter two: types numpy lacks
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
+    if FORMAT not in metadata:
+        raise CheckpointError(f"{path}: not a compressed network, expected one in the format {FORMAT!r}")
     try:
-        header = json.loads(metadata["dse"])
+        header = json.loads(metadata[FORMAT])
         tensors = {name: _tensor(name, facts, arrays) for name, facts in header["tensors"].items()}
         grids = {name: _grid(facts) for name, facts in header["grids"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
@@ -90,13 +97,22 @@ def _tensor(name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
             raise ValueError(f"{name}|{part} holds {parts[part].dtype}, expected {np.dtype(dtype)}")
     if not np.isfinite(parts["scale"]).all():
         raise ValueError(f"{name}|scale holds NaN or infinity")
-    return SlicedTensor(tuple(facts["shape"]), facts["encoding"], int(facts["bits"]), **parts)
+    check_range(f"{name}.bits", facts["bits"], 1, 32)
+    tensor = SlicedTensor(tuple(facts["shape"]), facts["encoding"], facts["bits"], **parts)
+    used = tensor.columns % 64
+    if used and any(np.any(words[..., -1] >> np.uint64(used)) for words in (tensor.magnitude, tensor.sign)):
+        raise ValueError(f"{name} has bits past its last column")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(tensor.to_dense()).all():
+            raise ValueError(f"{name} has a scale that takes its weights beyond float32")
+    return tensor
 
 
 def _grid(facts: dict[str, Any]) -> ActivationGrid:
-    grid = ActivationGrid(int(facts["bits"]), bool(facts["signed"]), float(facts["scale"]))
-    if not 1 <= grid.bits <= 8 or not 0 < grid.scale < float("inf"):
-        raise ValueError(f"an activation grid of {grid.bits} bits and scale {grid.scale}")
+    check_range("grid.bits", facts["bits"], 1, 8)
+    grid = ActivationGrid(facts["bits"], facts["signed"], float(facts["scale"]))
+    if not isinstance(grid.signed, bool) or not np.finfo(np.float32).tiny <= grid.scale < float("inf"):
+        raise ValueError(f"an activation grid with signed={grid.signed} and scale={grid.scale}")
     return grid
 
 
@@ -120,7 +136,7 @@ def _fit(
     own = network.state_dict()
     wrong = sorted(
         (set(own) - sliced) ^ set(state)
-        | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
+        | {key for key in set(own) & set(state) if _form(own[key]) != _form(state[key])}
     )
     if wrong:
         raise CheckpointError(f"{path}: missing, unexpected or misshapen entries: {', '.join(wrong[:5])}")
@@ -128,3 +144,7 @@ def _fit(
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinity")
     network.load_state_dict(state, strict=False)
+
+
+def _form(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype

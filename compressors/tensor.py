@@ -60,6 +60,11 @@ class SlicedTensor:
     sign: np.ndarray
 
     def __post_init__(self) -> None:
+        if self.magnitude.ndim != 4 or not self.shape:
+            raise BadTensor(
+                f"planes of shape {self.magnitude.shape} for a tensor of shape {self.shape}: expected "
+                "[planes, g, rows, words] for [rows, ...]"
+            )
         planes, _, rows, words = self.magnitude.shape
         expected = -(-self.columns // 64)
         if rows != self.shape[0] or words != expected or self.sign.shape != (planes, rows, words):
@@ -67,12 +72,14 @@ class SlicedTensor:
                 f"planes of shape {self.magnitude.shape} and signs of shape {self.sign.shape} do not hold a "
                 f"tensor of shape {self.shape} ({self.shape[0]} rows of {expected} words expected)"
             )
-        if self.scale.ndim != 3 or self.scale.shape[1] != rows or self.columns % self.scale.shape[2]:
+        groups = self.scale.shape[2] if self.scale.ndim == 3 else 0
+        if not groups or self.scale.shape[1] != rows or self.columns % groups:
             raise BadTensor(
                 f"scale of shape {self.scale.shape} does not fit a tensor of shape {self.shape}: "
                 f"expected [terms, {rows}, groups] with groups dividing {self.columns}"
             )
-        if len(self.term) != planes or len(self.factor) != planes or np.any(self.term >= self.terms):
+        outside = np.any((self.term < 0) | (self.term >= self.terms))
+        if self.term.shape != (planes,) or self.factor.shape != (planes,) or outside:
             raise BadTensor(f"{planes} planes need as many terms and factors, each term below {self.terms}")
 
     @property
@@ -196,5 +203,5 @@ class SlicedTensor:
         """SHA-256 over everything that defines the tensor."""
         state = hashlib.sha256(f"{self.shape}{self.encoding}{self.bits}".encode())
         for array in (self.scale, self.term, self.factor, self.magnitude, self.sign):
-            state.update(np.ascontiguousarray(array).tobytes())
+            state.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return state.hexdigest()

@@ -48,6 +48,14 @@ class Bench:
                 f"at most the {len(self.calibration_images)} calibration images",
             )
         self._meter = open_meter(setup.meter.name, setup.meter.device)
+        for key in setup.meter.protocol:
+            if key not in ProtocolSettings.__dataclass_fields__:
+                raise UnknownName(
+                    "constant of the protocol",
+                    key,
+                    ProtocolSettings.__dataclass_fields__,
+                    key="meter.protocol",
+                )
         self._protocol = ProtocolSettings(**{**_SWEEP_PROTOCOL, **setup.meter.protocol})
 
     def close(self) -> None:

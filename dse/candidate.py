@@ -36,7 +36,9 @@ class Candidate:
         if not isinstance(data, Mapping) or set(data) != {"plan", "granularity"}:
             raise CandidateError("a candidate is a mapping with the keys 'plan' and 'granularity'")
         granularity = data["granularity"]
-        if not isinstance(granularity, Mapping) or any(g not in GRANULARITIES for g in granularity.values()):
+        if not isinstance(granularity, Mapping) or not all(
+            type(g) is int and g in GRANULARITIES for g in granularity.values()
+        ):
             raise CandidateError(f"granularity: expected layer -> one of {GRANULARITIES}, got {granularity}")
         try:
             plan = CompressionPlan.from_dict(data["plan"])

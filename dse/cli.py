@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -16,6 +17,9 @@ COMMANDS = {
     "doctor": "what this machine can measure, and what to do about the rest",
 }
 _CODE_BROKEN_PIPE = 141
+_OPEN_MAPPING = re.compile(
+    r"(space\.(weights|baselines)\.|(technology\.overrides|meter\.protocol|model\.args)(\.|$)).*"
+)
 
 
 def usage() -> str:
@@ -50,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"dse: {UnknownName('command', words[0], COMMANDS)}", file=sys.stderr)
         return 2
-    return _guarded(words[0], words[1:])
+    from dse.locations import user_folder_first
+
+    overrides, folder = _take_config_dir(words[1:])
+    with user_folder_first(folder):
+        return _guarded(words[0], overrides)
 
 
 def _guarded(command: str, overrides: list[str]) -> int:
@@ -62,12 +70,11 @@ def _guarded(command: str, overrides: list[str]) -> int:
 
     try:
         return _run_hydra(command, overrides)
-    except DseError as error:
-        print(f"dse: {error}", file=sys.stderr)
-        return error.exit_code
-    except (HydraException, OmegaConfBaseException) as error:
+    except (DseError, HydraException, OmegaConfBaseException) as error:
         print(f"dse: {_explain(error, overrides)}", file=sys.stderr)
         return 2
+    except SystemExit as ended:  # --help, or an option Hydra does not know
+        return ended.code if isinstance(ended.code, int) else 2
     except KeyboardInterrupt:
         print("dse: interrupted; the same command again goes on", file=sys.stderr)
         return 130
@@ -78,7 +85,9 @@ def _guarded(command: str, overrides: list[str]) -> int:
 
 def _run_hydra(command: str, overrides: list[str]) -> int:
     import hydra
+    from omegaconf.errors import OmegaConfBaseException
 
+    from dse.errors import DseError
     from dse.locations import config_dir, register_user_configs
     from dse.schema import register_schemas
 
@@ -87,18 +96,25 @@ def _run_hydra(command: str, overrides: list[str]) -> int:
     # lets Hydra's own errors through instead of ending the process with its wording and code
     os.environ["HYDRA_FULL_ERROR"] = "1"
     result: list[int] = []
+    failed: list[Exception] = []
 
     def task(config: object) -> None:
-        run: Callable[[dict[str, Any]], int] = import_module(f"dse.commands.{command}").run
-        result.append(run(_plain(config)))
+        try:
+            run: Callable[[dict[str, Any]], int] = import_module(f"dse.commands.{command}").run
+            result.append(run(_plain(config)))
+        except (DseError, OmegaConfBaseException) as error:
+            failed.append(error)  # told below, or Hydra would print a line of its own before it
 
     before = sys.argv
-    sys.argv = [f"python -m dse {command}", *(_for_hydra(word) for word in overrides)]
+    words = sorted((_for_hydra(word) for word in overrides), key=_is_option)
+    sys.argv = [f"python -m dse {command}", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
     finally:
         sys.argv = before
-    return max(result, default=0)
+    for error in failed:
+        print(f"dse: {_explain(error, overrides)}", file=sys.stderr)
+    return max([*result, *(getattr(error, "exit_code", 2) for error in failed)], default=0)
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -123,15 +139,35 @@ def _plain(config: Any) -> dict[str, Any]:
     return plain
 
 
+def _take_config_dir(words: list[str]) -> tuple[list[str], str | None]:
+    """Separate ``--config-dir DIR``: Hydra puts that folder last, where a user's file would not win."""
+    for i, word in enumerate(words):
+        flag, _, folder = word.partition("=")
+        rest = words[i + 1 :]
+        if flag in ("--config-dir", "-cd"):
+            if not folder and rest:
+                folder, *rest = rest
+            return (words[:i] + rest, folder) if folder else (words, None)
+    return words, None
+
+
+def _is_option(word: str) -> bool:
+    """Not an override: a flag or its value. They go last, as Hydra takes no override behind a flag."""
+    return word.startswith("-") or not ("=" in word or word.startswith("~"))
+
+
 def _for_hydra(word: str) -> str:
     """Spare the user Hydra's grammar where it would only be in the way.
 
-    ``experiment=x`` means ``+experiment=x``, as there is none in the defaults to override; the rule of
+    ``experiment=x`` means ``+experiment=x``, as there is none in the defaults to override; keys of open mappings
+    need no ``+`` either, their names are checked where they are used; the rule of
     ``select=min_energy where accuracy >= 98%`` is one string without being quoted twice.
     """
     if word.startswith("experiment="):
         return f"+{word}"
     key, _, value = word.partition("=")
+    if _OPEN_MAPPING.fullmatch(key):
+        return f"++{word}"
     if key == "select" and value[:1] not in ("'", '"'):
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{quoted}'"
@@ -139,12 +175,21 @@ def _for_hydra(word: str) -> str:
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message, with the nearest names where a group option does not exist."""
+    """The error's message, with the nearest names where a group option or a key does not exist."""
     from hydra.errors import MissingConfigException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-    from dse.errors import UnknownName
+    from dse.errors import DseError, UnknownName
     from dse.locations import config_names
 
+    if isinstance(error, DseError):
+        return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: give {error.full_key}=VALUE"
+    cause = error.__cause__
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
+        parent = str(cause.full_key).rpartition(".")[0]
+        return str(UnknownName("key", cause.key, map(str, cause.parent_node), key=parent))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
         names = config_names(group) if group else []

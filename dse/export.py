@@ -1,11 +1,15 @@
 """An exported candidate: a folder with its plan, its packed weights and its metrics.
 
+``plan.json`` carries checksums of itself and of the weights, so that an altered candidate is told from the one
+whose metrics stand beside it.
+
 ``plan.json`` and ``metrics.json`` are plain JSON, parsed and validated on the way in; nothing in a candidate is
 ever executed, and a network of the user's own is only built from an import path given on the command line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from typing import Any
 from dse.candidate import Candidate
 from dse.errors import CandidateError, DseError
 from dse.files import write_atomically
+from dse.memo import content_key
 from dse.settings import Setup
 
 PLAN, WEIGHTS, METRICS = "plan.json", "weights.safetensors", "metrics.json"
@@ -23,19 +28,40 @@ FORMAT = "dse-candidate-1"
 
 @dataclass(frozen=True)
 class Export:
-    """What ``plan.json`` holds: the candidate, and the setup its figures belong to."""
+    """What ``plan.json`` holds: the candidate, the setup its figures belong to, and the weights' SHA-256."""
 
     candidate: Candidate
     setup: Setup
     trial: int
+    weights_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        content = {
             "format": FORMAT,
             "trial": self.trial,
             **self.candidate.to_dict(),
             "setup": self.setup.to_dict(),
+            "weights_sha256": self.weights_sha256,
         }
+        return {**content, "sha256": content_key(content)}
+
+    def check_weights(self, path: Path) -> None:
+        """Refuse a file of weights that is not the one exported with this plan.
+
+        Raises:
+            CandidateError: it is missing, or its checksum differs.
+        """
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise CandidateError(
+                f"{path}: cannot be read ({error.strerror}); export the trial again"
+            ) from error
+        if found != self.weights_sha256:
+            raise CandidateError(
+                f"{path}: SHA-256 {found[:12]}..., {PLAN} says {self.weights_sha256[:12]}...; the file is truncated "
+                "or was altered since the export; export the trial again"
+            )
 
 
 def write_export(folder: Path, export: Export, weights: bytes, metrics: Mapping[str, Any]) -> list[Path]:
@@ -66,11 +92,19 @@ def read_export(folder: Path) -> Export:
         raise CandidateError(f"{path}: expected the format {FORMAT!r}")
     try:
         candidate = Candidate.from_dict({k: data[k] for k in ("plan", "granularity")})
-        return Export(candidate, Setup.from_dict(data["setup"]), int(data["trial"]))
+        setup = Setup.from_dict(data["setup"])
+        export = Export(candidate, setup, int(data["trial"]), str(data["weights_sha256"]))
     except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
         raise CandidateError(
             f"{path}: {error!r}" if not isinstance(error, DseError) else f"{path}: {error}"
         ) from error
+    if data.pop("sha256", None) != content_key(data):
+        raise CandidateError(
+            f"{path}: its content is not what its checksum was taken of, so it was altered since the export; "
+            "export the trial again (another data folder, network or thread count is given to evaluate itself: "
+            "data_root=, target=, threads=)"
+        )
+    return export
 
 
 def _pretty(data: Mapping[str, Any]) -> str:

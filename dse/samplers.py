@@ -22,15 +22,33 @@ _STARTUP = 10
 
 
 class Nsga2(NSGAIISampler):
-    """NSGA-II whose parents have one order, whether just selected or read back from the study."""
+    """NSGA-II whose parents have one order, whether just selected or read back from the study.
+
+    A baseline from outside the space has no parameters to hand on, hence is no parent.
+    """
 
     def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+        parents = [trial for trial in super().select_parent(study, generation) if trial.params]
+        return sorted(parents, key=lambda trial: trial.number)
 
     @classmethod
     def first_generation(cls) -> dict[str, Any]:
         """The attributes that make a trial a founder of the population."""
         return {cls._get_generation_key(): 0}
+
+
+def _common_space(study: optuna.Study) -> dict[str, BaseDistribution]:
+    """What can be drawn jointly: the parameters that every finished trial has, leaving out trials that have none.
+
+    Optuna's own inference would find nothing in common with a baseline from outside the space and draw every
+    parameter by itself from then on.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    spaces = [trial.distributions for trial in finished if trial.distributions]
+    if not spaces:
+        return {}
+    common = set(spaces[0].items()).intersection(*(space.items() for space in spaces[1:]))
+    return {name: distribution for name, distribution in sorted(common) if not distribution.single()}
 
 
 class TrialSampler(BaseSampler):
@@ -42,15 +60,20 @@ class TrialSampler(BaseSampler):
 
     def __init__(self, name: str, seed: int, *, population_size: int, n_baselines: int) -> None:
         self._name, self._seed = name, seed
-        self._population_size, self._n_baselines = population_size, n_baselines
+        self._population_size = population_size
+        # Baselines say little about the space, so they do not count as exploration of it.
+        self._startup = _STARTUP + n_baselines
         self._joint = self._make(seed)
         self.recording: Trial | None = None
 
     def _make(self, seed: int) -> BaseSampler:
         if self._name == "tpe":
-            # Baselines say little about the space, so they do not count as exploration of it.
-            startup = _STARTUP + self._n_baselines
-            return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=startup)
+            return TPESampler(
+                seed=seed,
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=self._startup,
+            )
         if self._name == "nsga2":
             return Nsga2(seed=seed, population_size=self._population_size)
         return RandomSampler(seed=seed)
@@ -58,7 +81,7 @@ class TrialSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._joint.infer_relative_search_space(study, trial)
+        return {} if self._name == "random" else _common_space(study)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -72,8 +95,18 @@ class TrialSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         self._record_seed()
-        single = self._make(parameter_seed(self._seed, param_name))
+        name = param_name
+        if self._exploring(study):
+            # The first candidates treat every group of layers alike: they lie nearer to the front than arbitrary
+            # mixtures do, and tell the model what a choice is worth before it learns where.
+            name = param_name.rpartition(".")[2]
+        single = self._make(parameter_seed(self._seed, name))
         return single.sample_independent(study, trial, param_name, param_distribution)
+
+    def _exploring(self, study: optuna.Study) -> bool:
+        if self._name != "tpe":
+            return False
+        return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < self._startup
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._joint.before_trial(study, trial)

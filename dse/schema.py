@@ -63,14 +63,6 @@ class EdgeSchema:
 
 
 @dataclass
-class BaselineSchema:
-    weights: str = MISSING
-    activation_bits: int = 8
-    sparsity: float = 0.0
-    granularity: int = 8
-
-
-@dataclass
 class SpaceSchema:
     grain: str = "stage"
     weights: Dict[str, Optional[Dict[str, List[Any]]]] = field(default_factory=dict)
@@ -80,7 +72,7 @@ class SpaceSchema:
     first: Optional[EdgeSchema] = None
     last: Optional[EdgeSchema] = None
     batch_norm: str = "match"
-    baselines: Dict[str, BaselineSchema] = field(default_factory=dict)
+    baselines: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass

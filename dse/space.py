@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,9 @@ class SpaceConfig:
     batch_norm: str = "match"
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 def choice_label(method: str, settings: Mapping[str, Any]) -> str:
     """How a weight choice is called: ``ternary-2``, ``uniform-4``, ``uniform-4-minmax``."""
@@ -61,7 +64,8 @@ class Space:
         self.config = config
         self.layers = tuple(layers)
         self._weights = _weight_choices(config.weights)
-        self._check()
+        if len(self.layers) < 3:
+            raise ConfigError("model", list(self.layers), "a network of at least three compressible layers")
         fixed = {name: edge for name, edge in self._edges() if edge is not None}
         self._fixed = {name: self._edge_plan(edge) for name, edge in fixed.items()}
         self.groups: dict[str, list[str]] = {}
@@ -138,27 +142,6 @@ class Space:
     def _method(self, label: str) -> MethodConfig:
         return self._weights[label] if label in self._weights else parse_choice(label)
 
-    def _check(self) -> None:
-        c = self.config
-        if c.grain not in GRAINS:
-            raise UnknownName("grain", c.grain, GRAINS, key="space.grain")
-        if c.batch_norm not in BATCH_NORM_REPAIRS:
-            raise UnknownName("repair", c.batch_norm, BATCH_NORM_REPAIRS, key="space.batch_norm")
-        if len(self.layers) < 3:
-            raise ConfigError("model", list(self.layers), "a network of at least three compressible layers")
-        _check_values("space.activation_bits", c.activation_bits, "integers from 1 to 8", _is_activation_bits)
-        _check_values("space.sparsity", c.sparsity, "numbers from 0 up to, not including, 1", _is_sparsity)
-        _check_values("space.granularity", c.granularity, "some of 1, 2, 4, 8", lambda g: g in GRANULARITIES)
-        for name, edge in (("first", c.first), ("last", c.last)):
-            if edge is not None:
-                _check_keys(f"space.{name}", edge, {"weights", "activation_bits"})
-                parse_choice(edge["weights"], f"space.{name}.weights")
-        for label, spec in c.baselines.items():
-            key = f"space.baselines.{label}"
-            _check_keys(key, spec, {"weights", "activation_bits", "sparsity", "granularity"})
-            if spec["weights"] != FLOAT:
-                parse_choice(spec["weights"], f"{key}.weights")
-
 
 def parse_choice(label: Any, key: str = "weights") -> MethodConfig:
     """The method behind a label such as ``ternary-2`` or ``uniform-8``: name and first setting.
@@ -169,9 +152,12 @@ def parse_choice(label: Any, key: str = "weights") -> MethodConfig:
     method, _, value = str(label).partition("-")
     config = make_config(method, {}, key)
     first = next(iter(config.__dataclass_fields__))
-    if value and not value.isdigit():
+    if value and not (value.isascii() and value.isdigit()):
         raise ConfigError(key, label, f"METHOD-NUMBER, such as {method}-2, whose number is its {first!r}")
-    return make_config(method, {first: int(value)} if value else {}, key)
+    try:
+        return make_config(method, {first: int(value)} if value else {}, key)
+    except ConfigError as error:
+        raise ConfigError(key, label, f"{error.key} to be {error.expected}") from error
 
 
 def _weight_choices(weights: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, MethodConfig]:
@@ -183,7 +169,12 @@ def _weight_choices(weights: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[
         lists = [v if isinstance(v, (list, tuple)) else [v] for v in settings.values()]
         for values in itertools.product(*lists):
             chosen = dict(zip(settings, values, strict=True))
-            choices[choice_label(method, chosen)] = make_config(method, chosen, f"space.weights.{method}")
+            try:
+                choices[choice_label(method, chosen)] = make_config(method, chosen, f"space.weights.{method}")
+            except (
+                ConfigError
+            ) as error:  # a method names its own settings, which here stand below space.weights
+                raise ConfigError(f"space.weights.{error.key}", error.value, error.expected) from error
     if not choices:
         raise ConfigError("space.weights", dict(weights), "at least one method with values to try")
     return choices
@@ -206,6 +197,23 @@ def _suggest_number(trial: optuna.trial.Trial, name: str, values: Sequence[float
     return round(trial.suggest_float(name, ordered[0], ordered[-1], step=step), 9)
 
 
+def _check(c: SpaceConfig) -> None:
+    """Refuse what no network could use, before one is loaded."""
+    if c.grain not in GRAINS:
+        raise UnknownName("grain", c.grain, GRAINS, key="space.grain")
+    if c.batch_norm not in BATCH_NORM_REPAIRS:
+        raise UnknownName("repair", c.batch_norm, BATCH_NORM_REPAIRS, key="space.batch_norm")
+    choices = _weight_choices(c.weights)
+    for name in _RANGES:
+        _check_values(f"space.{name}", getattr(c, name), name)
+    for name, edge in (("first", c.first), ("last", c.last)):
+        if edge is not None:
+            _check_choice(f"space.{name}", edge, ("activation_bits",), choices)
+    for label, spec in c.baselines.items():
+        if spec != {"weights": FLOAT}:
+            _check_choice(f"space.baselines.{label}", spec, tuple(_RANGES), {*choices, FLOAT})
+
+
 def _is_activation_bits(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 8
 
@@ -214,14 +222,32 @@ def _is_sparsity(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
-def _check_values(key: str, values: Sequence[Any], expected: str, valid: Any) -> None:
-    if not values:
-        raise ConfigError(key, "[]", f"a list of {expected}")
+def _is_granularity(value: Any) -> bool:
+    return not isinstance(value, bool) and value in GRANULARITIES
+
+
+_RANGES = {
+    "activation_bits": ("an integer from 1 to 8", _is_activation_bits),
+    "sparsity": ("a number from 0 up to, not including, 1", _is_sparsity),
+    "granularity": ("one of 1, 2, 4, 8", _is_granularity),
+}
+
+
+def _check_values(key: str, values: Any, name: str) -> None:
+    expected, valid = _RANGES[name]
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ConfigError(key, values, f"a list, each item {expected}")
     for value in values:
         if not valid(value):
             raise ConfigError(key, value, expected)
 
 
-def _check_keys(key: str, data: Any, expected: set[str]) -> None:
-    if not isinstance(data, Mapping) or set(data) != expected:
-        raise ConfigError(key, data, f"a mapping with the keys {', '.join(sorted(expected))}")
+def _check_choice(key: str, data: Any, names: tuple[str, ...], choices: Collection[str]) -> None:
+    """``data`` holds one weight choice and one value of each of ``names``."""
+    keys = ("weights", *names)
+    if not isinstance(data, Mapping) or set(data) != set(keys):
+        raise ConfigError(key, data, f"a mapping with the keys {', '.join(keys)}")
+    if data["weights"] not in choices:
+        parse_choice(data["weights"], f"{key}.weights")
+    for name in names:
+        _check_values(f"{key}.{name}", [data[name]], name)

@@ -50,7 +50,8 @@ def record_of(trial: Any) -> TrialRecord:
         number=trial.number,
         state=trial.state.name,
         label=attributes.get("label", ""),
-        params=dict(trial.params),
+        # a step of 0.1 taken six times is 0.6000000000000001
+        params={k: round(v, 12) if isinstance(v, float) else v for k, v in trial.params.items()},
         evaluation=Evaluation.from_dict(attributes["evaluation"]) if complete else None,
         duration_s=trial.duration.total_seconds() if timed else None,
         error=attributes.get("error", ""),

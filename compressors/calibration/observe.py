@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
+from compressors.calibration.activation import ActivationGrid, InputStatistics, choose_grid
 from compressors.errors import BadTensor
 from compressors.graph import Layer, find_layers
+from compressors.plan import ActivationConfig
 
 _SAMPLES = 1 << 15
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-
-
-@dataclass(frozen=True)
-class InputStatistics:
-    """What one layer reads: its range and a sample of up to 32,768 values (float32, sorted)."""
-
-    minimum: float
-    maximum: float
-    sample: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,8 @@ class Calibration:
         layers: the compressible layers in the order they run.
         float_layers: paths the user leaves in floating point.
         inputs: layer -> statistics of its input in the float network.
-        moments: batch norm -> mean and (biased) variance per channel of its input in the float network.
+        moments: batch norm -> mean and (biased) variance per channel of its input in the float network; a batch
+            norm called at several places is left out, as one repair could not serve them all.
     """
 
     images: torch.Tensor
@@ -42,13 +37,24 @@ class Calibration:
     float_layers: tuple[str, ...]
     inputs: Mapping[str, InputStatistics]
     moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    _grids: dict[tuple[str, ActivationConfig], ActivationGrid] = field(default_factory=dict, repr=False)
+
+    def grid(self, layer: str, config: ActivationConfig) -> ActivationGrid:
+        """The grid of a layer's input, chosen once per layer and config."""
+        if (layer, config) not in self._grids:
+            self._grids[layer, config] = choose_grid(self.inputs[layer], config)
+        return self._grids[layer, config]
 
 
 def channel_moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance per channel (axis 1), float32 ``[channels]`` each."""
-    axes = [axis for axis in range(values.dim()) if axis != 1]
-    variance, mean = torch.var_mean(values, dim=axes, correction=0)
-    return mean, variance
+    # Row by row first: eight times as fast as torch.var_mean over all axes, and no row is split between threads,
+    # so the result does not depend on their number.
+    rows = values.reshape(*values.shape[:2], -1)
+    means = rows.mean(2)
+    variances = (rows - means[..., None]).square_().mean(2)
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square_().mean(0)
 
 
 def _sample(values: torch.Tensor) -> np.ndarray:
@@ -73,6 +79,7 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
     modules = dict(model.named_modules())
     inputs: dict[str, InputStatistics] = {}
     moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    calls: Counter[str] = Counter()
 
     def watch_layer(name: str):  # type: ignore[no-untyped-def]
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -87,6 +94,7 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
 
     def watch_norm(name: str):  # type: ignore[no-untyped-def]
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            calls[name] += 1
             moments[name] = channel_moments(args[0])
 
         return hook
@@ -98,8 +106,11 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
         if isinstance(module, BATCH_NORMS)
     ]
     try:
-        model(images)
+        output = model(images)
     finally:
         for handle in handles:
             handle.remove()
-    return Calibration(images, layers, tuple(float_layers), inputs, moments)
+    if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+        raise BadTensor("the float network answers NaN or infinity on the calibration images")
+    once = {name: pair for name, pair in moments.items() if calls[name] == 1}
+    return Calibration(images, layers, tuple(float_layers), inputs, once)

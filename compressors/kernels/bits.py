@@ -11,20 +11,24 @@ would serve stale machine code if an imported intrinsic changed elsewhere.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 WORD_BITS = 64
 
 
 @intrinsic
-def _popcount(typingctx, word):  # type: ignore[no-untyped-def]
+def _ctpop(typingctx, word):  # type: ignore[no-untyped-def]
     """LLVM's population count of one uint64 (a vector instruction once the loop around it is vectorised)."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), codegen
+
+
+# an intrinsic exists in compiled code alone; with NUMBA_DISABLE_JIT the kernels run as plain Python
+_popcount = np.bitwise_count if config.DISABLE_JIT else _ctpop
 
 
 @njit(cache=True, nogil=True)

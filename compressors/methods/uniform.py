@@ -14,6 +14,8 @@ from compressors.tensor import SlicedTensor
 CLIPS = ("mse", "minmax")
 _CLIP_FRACTIONS = np.linspace(1.0, 0.2, 41)  # of the largest weight; below 0.2 no real tensor gains
 
+_SMALLEST_WEIGHT = 1e-35  # a 127th of it times 0.2 still is a normal float32; below, a channel counts as zero
+
 
 @dataclass(frozen=True)
 class UniformConfig:
@@ -45,7 +47,7 @@ def compress_uniform(weight: np.ndarray, keep: np.ndarray, config: UniformConfig
     """
     kept = np.where(keep, weight, 0.0)
     largest = np.abs(kept).max(1, keepdims=True)
-    largest[largest == 0] = 1.0  # a channel of zeros: any scale holds it
+    largest[largest < _SMALLEST_WEIGHT] = 1.0  # a channel of zeros: any scale holds it
     fractions = _CLIP_FRACTIONS if config.clip == "mse" else _CLIP_FRACTIONS[:1]
     best_error = np.full((weight.shape[0], 1), np.inf)
     best_scale = np.ones((weight.shape[0], 1))

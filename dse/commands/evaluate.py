@@ -17,6 +17,7 @@ def run(config: Mapping[str, Any]) -> int:
     """Print accuracy, size and modelled cost of the network that ``candidate`` holds."""
     folder = Path(config["candidate"])
     export = read_export(folder)
+    export.check_weights(folder / WEIGHTS)
     setup = _localise(export.setup, config)
     from compressors.graph import find_layers
     from compressors.serialize import load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def run(config: Mapping[str, Any]) -> int:
         "breakdown": record.evaluation.breakdown,
         "plan_digest": record.evaluation.plan,
     }
-    export = Export(candidate, setup, record.number)
-    for path in write_export(target, export, to_bytes(evaluator.compress(candidate)), metrics):
+    weights = to_bytes(evaluator.compress(candidate))
+    export = Export(candidate, setup, record.number, sha256(weights).hexdigest())
+    for path in write_export(target, export, weights, metrics):
         print(path)
     return 0
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def run(config: Mapping[str, Any]) -> int:
     """Run or resume the study of ``config``; 130 if interrupted."""
     settings = SweepSettings.from_dict(config)
-    _prepare(settings.run, config)
     objectives = select_objectives(settings.objectives, settings.setup.accelerators)
     search = SearchSettings(
         settings.study.n_trials, settings.sampler, settings.study.seed, settings.study.max_failures
     )
+    _prepare(settings.run, config)
     print(f"loading {settings.setup.model.name or settings.setup.model.target} and data ...", file=sys.stderr)
     from dse.evaluate import Evaluator  # torch takes seconds to load, which wrong input need not wait for
 

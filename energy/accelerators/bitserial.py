@@ -99,11 +99,13 @@ class BitSerial:
         """Price ``workload`` with layer ``l`` in mode ``granularity[l]``.
 
         Raises:
-            ConfigError: a granularity that is not one of 1, 2, 4, 8.
+            ConfigError: a layer without a granularity, or with one that is not one of 1, 2, 4, 8.
         """
-        for name, g in granularity.items():
-            if g not in GRANULARITIES:
-                raise ConfigError(f"granularity of {name}", g, f"one of {', '.join(map(str, GRANULARITIES))}")
+        for layer in workload.layers:
+            g = granularity.get(layer.name)
+            if not layer.is_float and g not in GRANULARITIES:
+                allowed = ", ".join(map(str, GRANULARITIES))
+                raise ConfigError(f"granularity of {layer.name}", g, f"one of {allowed}")
         modes = {layer.name: 0 if layer.is_float else granularity[layer.name] for layer in workload.layers}
         widths = [g for g in modes.values() if g]
         design = (max(widths, default=0), min(widths, default=0))
@@ -115,7 +117,8 @@ class BitSerial:
         for layer in workload.layers:
             counts = chosen[layer.name]
             latency[layer.name] = counts.cycles / self._clock_hz
-            utilisation[layer.name] = counts.products / counts.slots
+            # a layer of zeros that skips them all takes no time: none of its slots, of none, is wasted
+            utilisation[layer.name] = counts.products / counts.slots if counts.slots else 1.0
             energy[layer.name] = {
                 **self._array_energy(counts, modes[layer.name], design),
                 **self._traffic_energy(layer, counts, weight_kb, activation_kb),
@@ -130,16 +133,25 @@ class BitSerial:
     def _pixels(self, mode: int) -> int:
         return self.config.bit_products // (self.config.filters * self.config.lanes * mode**2)
 
+    def _passes(self, layer: LayerWork) -> int:
+        """How often the array is filled with filters that read the same inputs."""
+        return layer.groups * -(-(layer.outputs // layer.groups) // self.config.filters)
+
     def _choose(self, layer: LayerWork, mode: int, design: tuple[int, int]) -> _Counts:
-        """Counts of the layer, dense or skipping, whichever takes less array and buffer energy."""
+        """Counts of the layer, dense or skipping, whichever takes less array and weight buffer energy."""
         if layer.is_float:
             return self._float_counts(layer)
         options = [self._counts(layer, mode, skip=False)]
         if self.config.skip == "weights":
             options.append(self._counts(layer, mode, skip=True))
-        return min(
-            options, key=lambda c: sum(b.nominal for b in self._array_energy(c, mode, design).values())
-        )
+
+        def energy(counts: _Counts) -> float:
+            # the buffer all layers share is not known yet: one for this layer alone stands in for it
+            loading = self.technology.sram.read_j_per_bit(counts.weight_bits / _KB) * counts.weight_bits
+            array = self._array_energy(counts, mode, design).values()
+            return sum((band.nominal for band in array), loading.nominal)
+
+        return min(options, key=energy)
 
     def _counts(self, layer: LayerWork, mode: int, *, skip: bool) -> _Counts:
         c = self.config
@@ -148,10 +160,11 @@ class BitSerial:
         planes = nonzero.shape[0]
         reduction = layer.reduction
         digits = nonzero.sum(0) if skip else np.full(layer.outputs, planes * reduction)
-        groups = -(-layer.outputs // c.filters)
-        padded = np.zeros(groups * c.filters, np.int64)
-        padded[: layer.outputs] = digits
-        steps = np.ceil(padded.reshape(groups, c.filters).max(1) / c.lanes).sum()
+        passes = self._passes(layer)
+        # filters of one pass read the same inputs, so those of different channel groups never share a pass
+        padded = np.zeros((layer.groups, passes // layer.groups * c.filters), np.int64)
+        padded[:, : layer.outputs // layer.groups] = digits.reshape(layer.groups, -1)
+        steps = np.ceil(padded.reshape(passes, c.filters).max(1) / c.lanes).sum()
         input_digits = len(inputs.nonzero[mode])
         tiles = -(-layer.pixels // self._pixels(mode))
         cycles = steps * input_digits * tiles
@@ -163,9 +176,8 @@ class BitSerial:
         else:
             weight_bits = planes * layer.outputs * reduction * payload
         zero = 1.0 - float(np.mean(inputs.nonzero[mode]))
-        local = (
-            weight_bits * input_digits * tiles + digits.sum() / c.filters * input_digits * layer.pixels * mode
-        )
+        fed = digits.mean() * passes * input_digits * layer.pixels * mode
+        local = weight_bits * input_digits * tiles + fed
         return _Counts(
             cycles=float(cycles),
             products=float(digits.sum() * input_digits * layer.pixels),
@@ -181,10 +193,10 @@ class BitSerial:
         c = self.config
         pixels = self._pixels(8)
         tiles = -(-layer.pixels // pixels)
-        steps = -(-layer.outputs // c.filters) * -(-layer.reduction // c.lanes)
-        cycles = float(steps * tiles)
+        passes = self._passes(layer)
+        cycles = float(passes * -(-layer.reduction // c.lanes) * tiles)
         weight_bits = float(layer.outputs * layer.reduction * FLOAT_BITS)
-        local = weight_bits * tiles + layer.macs / c.filters * FLOAT_BITS
+        local = weight_bits * tiles + passes * layer.reduction * layer.pixels * FLOAT_BITS
         slots = cycles * c.lanes * c.filters * pixels
         return _Counts(cycles, layer.macs, 0.0, slots, weight_bits, local, self._input_bits(layer, pixels))
 
@@ -196,9 +208,8 @@ class BitSerial:
         patch_h = layer.stride[0] * (tile_h - 1) + layer.dilation[0] * (layer.kernel[0] - 1) + 1
         patch_w = layer.stride[1] * (tile_w - 1) + layer.dilation[1] * (layer.kernel[1] - 1) + 1
         tiles = -(-height // tile_h) * -(-width // tile_w)
-        per_group = layer.outputs // layer.groups
-        passes = layer.groups * -(-per_group // self.config.filters)
-        return float(layer.inputs // layer.groups * patch_h * patch_w * tiles * passes * layer.input_bits)
+        patches = tiles * self._passes(layer)
+        return float(layer.inputs // layer.groups * patch_h * patch_w * patches * layer.input_bits)
 
     def _array_energy(self, counts: _Counts, mode: int, design: tuple[int, int]) -> dict[str, Band]:
         local = self.technology.sram.read_j_per_bit(self.config.local_buffer_kb) * counts.local_bits

@@ -1,0 +1,105 @@
+"""The registry of weight methods, and a method of a third party in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from compressors import registry
+from compressors.errors import BadTensor, ConfigError, UnknownName
+from compressors.methods.ternary import TernaryConfig
+from compressors.plan import CompressionPlan, LayerPlan
+from compressors.registry import (
+    check_range,
+    compress,
+    config_from_dict,
+    config_to_dict,
+    make_config,
+    method_name,
+    method_names,
+    register,
+)
+from compressors.tensor import SlicedTensor
+
+
+@dataclass(frozen=True)
+class SignConfig:
+    """Settings of the method below; the first has no default."""
+
+    step: float
+    times: int = 1
+
+
+@pytest.fixture
+def sign_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A third party's method, registered for one test."""
+    method_names()  # the built-in ones are there before the copies are made
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(registry, "_names", dict(registry._names))
+
+    @register("sign", SignConfig)
+    def compress_sign(weight: np.ndarray, keep: np.ndarray, config: SignConfig) -> SlicedTensor:
+        codes = np.where(keep, np.sign(weight), 0).astype(np.int64)
+        return SlicedTensor.from_terms(
+            codes[None], np.full((1, len(codes), 1), config.step * config.times), weight.shape, "ternary"
+        )
+
+    yield "sign"
+
+
+def test_built_in_methods() -> None:
+    assert method_names() == ["binary", "ternary", "uniform"]
+    assert method_name(TernaryConfig(3)) == "ternary"
+
+
+def test_a_third_partys_method(sign_method: str) -> None:
+    assert sign_method in method_names()
+    config = make_config(sign_method, {"step": 0.5, "times": 3})
+    tensor = compress(np.array([[[1.0], [-2.0]]]), config)
+    assert tensor.to_dense().tolist() == [[[1.5], [-1.5]]]
+    assert config_from_dict(config_to_dict(config)) == config
+    plan = CompressionPlan((("a", LayerPlan(config)),))
+    assert CompressionPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_a_setting_without_default_must_be_given(sign_method: str) -> None:
+    with pytest.raises(ConfigError, match="sign.step"):
+        make_config(sign_method, {"times": 2})
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(
+        UnknownName, match="unknown compressor 'ternry'; did you mean 'ternary'.*binary, ternary"
+    ):
+        make_config("ternry", {})
+    with pytest.raises(UnknownName, match="setting of 'uniform' 'bit'; did you mean 'bits'.*bits, clip"):
+        make_config("uniform", {"bit": 4})
+    with pytest.raises(UnknownName, match="'SignConfig'; .*TernaryConfig"):
+        method_name(SignConfig(1.0))
+
+
+@pytest.mark.parametrize("value", [1, 6, 2.0, "3", None, True, float("nan"), [3]])
+def test_ranges(value: object) -> None:
+    with pytest.raises(ConfigError, match="key=.*: expected an integer from 2 to 5"):
+        check_range("key", value, 2, 5)
+
+
+def test_range_ends_belong() -> None:
+    check_range("key", 2, 2, 5)
+    check_range("key", 5, 2, 5)
+
+
+def test_the_mask_has_the_weights_shape() -> None:
+    weight, keep = np.ones((2, 2, 2)), np.ones((2, 2, 2), bool)
+    keep[1, 0, 1] = False
+    assert compress(weight, TernaryConfig(), keep).to_dense().tolist() == keep.astype(float).tolist()
+
+
+def test_how_many_weights_are_bad() -> None:
+    weight = np.ones((2, 4))
+    weight[0, 1:3] = np.nan, np.inf
+    with pytest.raises(BadTensor, match="2 of 8 weights are NaN, infinite"):
+        compress(weight, TernaryConfig())
