@@ -39,8 +39,8 @@ def refuse_mismatch(run: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -
     if found:
         raise StudyMismatch(
             f"{run} holds a study of something else:\n  " + "\n  ".join(found) + "\n"
-            "Give the old settings to resume it, study.name=ANOTHER_NAME to start this one in a folder of "
-            "its own, or study.fresh=true to start over."
+            "Give the old settings to resume it, or study.name=ANOTHER_NAME to start this one in a folder of "
+            "its own."
         )
 
 

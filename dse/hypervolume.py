@@ -36,6 +36,18 @@ def to_minimize(values: ArrayLike, directions: Sequence[str]) -> Array:
     return array * np.array(signs)
 
 
+def on_log_scale(values: ArrayLike, directions: Sequence[str]) -> Array:
+    """``values`` [n, m] with every minimised objective that is positive throughout replaced by its log10.
+
+    Costs span decades. On a linear scale one outlier, a float baseline say, would make all others look alike.
+    """
+    array = np.array(values, dtype=np.float64)
+    for column, direction in enumerate(directions):
+        if direction == "minimize" and array.size and (array[:, column] > 0).all():
+            array[:, column] = np.log10(array[:, column])
+    return array
+
+
 def front_mask(costs: Array) -> NDArray[np.bool_]:
     """Which rows of ``costs`` [n, m], all minimised, no other row dominates; equal rows all count."""
     n = len(costs)

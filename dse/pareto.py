@@ -13,6 +13,7 @@ from dse.hypervolume import (
     hypervolume,
     hypervolume_history,
     normalised_hypervolume,
+    on_log_scale,
     reference_point,
     to_minimize,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "non_dominated",
     "normalised_hypervolume",
     "objective_matrix",
+    "on_log_scale",
     "reference_point",
     "select",
 ]

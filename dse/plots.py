@@ -14,7 +14,7 @@ from dse.figures.style import paper_style, render
 from dse.figures.tradeoff import tradeoff_figure
 from dse.files import write_atomically
 from dse.objectives import Metric
-from dse.pareto import hypervolume_history
+from dse.pareto import hypervolume_history, on_log_scale
 from dse.summary import StudySummary, comparable, value_of
 
 
@@ -93,7 +93,7 @@ def _hypervolumes(summary: StudySummary) -> list[float]:
     rows, values, directions = comparable(summary.complete, summary.objectives)
     if not rows or not directions:
         return []
-    return [float(volume) for volume in hypervolume_history(values, directions)]
+    return [float(volume) for volume in hypervolume_history(on_log_scale(values, directions), directions)]
 
 
 def _leading_baselines(summary: StudySummary) -> int:

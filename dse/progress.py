@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dse.objectives import Metric
-from dse.pareto import non_dominated, normalised_hypervolume, objective_matrix
+from dse.pareto import non_dominated, normalised_hypervolume, objective_matrix, on_log_scale
 from dse.records import TrialRecord
 from dse.trials import ORPHANED
 
@@ -93,7 +93,7 @@ class Standing:
             self._values = np.vstack([self._values, objective_matrix(finished, self.objectives)])
             directions = [metric.direction for metric in self.objectives]
             self.front_size = int(non_dominated(self._values, directions).sum())
-            self.hypervolume = normalised_hypervolume(self._values, directions)
+            self.hypervolume = normalised_hypervolume(on_log_scale(self._values, directions), directions)
         if resumed:
             return []
         self.last = progress.fresh[-1] if progress.fresh else self.last

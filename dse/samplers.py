@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dse.front_walk import FrontWalkSampler
 from dse.search import parameter_seed
 
 # Trials drawn at random before TPE builds its model, Optuna's default.
@@ -67,7 +68,10 @@ class TrialSampler(BaseSampler):
         self.recording: Trial | None = None
 
     def _make(self, seed: int) -> BaseSampler:
-        if self._name == "tpe":
+        # seeds of consecutive trials alternate between odd and even
+        if self._name == "walk" or (self._name == "mixed" and self._seed % 2):
+            return FrontWalkSampler(seed)
+        if self._name in ("tpe", "mixed"):
             return TPESampler(
                 seed=seed,
                 multivariate=True,
@@ -81,7 +85,7 @@ class TrialSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return {} if self._name == "random" else _common_space(study)
+        return {} if self._name == "random" or self._exploring(study) else _common_space(study)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -104,7 +108,7 @@ class TrialSampler(BaseSampler):
         return single.sample_independent(study, trial, param_name, param_distribution)
 
     def _exploring(self, study: optuna.Study) -> bool:
-        if self._name != "tpe":
+        if self._name in ("random", "nsga2"):
             return False
         return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < self._startup
 

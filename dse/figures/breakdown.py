@@ -26,7 +26,7 @@ from dse.figures.style import (
 )
 from dse.objectives import Metric
 from dse.records import TrialRecord
-from dse.summary import REFERENCE_LABEL, StudySummary, display_value, significant, value_of
+from dse.summary import FLOAT_LABEL, REFERENCE_LABEL, StudySummary, display_value, significant, value_of
 
 LayerEnergy = Mapping[str, Mapping[str, float]]  # layer -> component -> joules
 
@@ -131,11 +131,15 @@ def component_colours(components: Sequence[str]) -> dict[str, str]:
 
 
 def _examples(summary: StudySummary) -> list[TrialRecord]:
-    """Baselines, the knee, and a few of the front at even steps along it; each once."""
+    """Baselines, the knee, and a few of the front at even steps along it; each once.
+
+    The float baseline is left out: its bar, ten times the next, would squeeze all others to nothing.
+    """
     steps = np.linspace(0, len(summary.front) - 1, _FRONT_EXAMPLES) if summary.front else []
     spread = [summary.front[round(float(step))] for step in steps]
     knee = [summary.knee] if summary.knee else []
-    return list({r.number: r for r in [*summary.baselines.values(), *knee, *spread]}.values())
+    baselines = [record for label, record in summary.baselines.items() if label != FLOAT_LABEL]
+    return list({r.number: r for r in [*baselines, *knee, *spread]}.values())
 
 
 def _name(record: TrialRecord, summary: StudySummary) -> str:

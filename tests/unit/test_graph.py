@@ -101,6 +101,16 @@ def test_an_output_in_two_adds_is_described_the_same_every_time() -> None:
         assert (conv.added, conv.consumers, conv.kept) == (True, ("other",), True)
 
 
+def test_an_output_that_a_second_add_needs_is_kept() -> None:
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        out = net.conv(x)
+        first = net.other(out + x)
+        return (out + net.block.inner(x)) + first
+
+    conv = layers_of(forward)["conv"]
+    assert (conv.added, conv.consumers, conv.kept) == (True, ("other",), True)
+
+
 @pytest.mark.parametrize(
     "forward",
     [

@@ -17,6 +17,7 @@ from dse.pareto import (
     knee,
     non_dominated,
     normalised_hypervolume,
+    on_log_scale,
     reference_point,
     select,
 )
@@ -216,3 +217,14 @@ def test_an_ambiguous_start_names_what_it_may_be() -> None:
         select(ROWS[-1:], objectives, "min_energy")
     with pytest.raises(ConfigError, match="a study with a finished trial"):
         select(ROWS[1:2], objectives, "knee")
+
+
+def test_log_scale_is_for_positive_costs_alone_and_keeps_the_front() -> None:
+    directions = ["maximize", "minimize", "minimize"]
+    points = np.array([[0.9, 1e-6, 0.0], [0.8, 1e-4, 2.0], [0.95, 1e-5, 1.0]])
+    scaled = on_log_scale(points, directions)
+    assert scaled[:, 0] == pytest.approx(points[:, 0])
+    assert scaled[:, 1] == pytest.approx([-6, -4, -5])
+    assert scaled[:, 2] == pytest.approx(points[:, 2])  # a cost of zero has no logarithm
+    assert (non_dominated(scaled, directions) == non_dominated(points, directions)).all()
+    assert points[0, 1] == 1e-6  # the caller's array is left alone

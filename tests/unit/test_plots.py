@@ -35,7 +35,7 @@ from dse.figures.breakdown import (
 from dse.figures.scales import accuracy_axis, cost_axis
 from dse.figures.style import PNG_DPI, new_figure, paper_style
 from dse.figures.tradeoff import tradeoff_figure
-from dse.pareto import normalised_hypervolume
+from dse.pareto import normalised_hypervolume, on_log_scale
 from dse.plots import WrittenFigure, write_figures
 from dse.records import TrialRecord
 from dse.summary import StudySummary, comparable, summarise, value_of
@@ -72,6 +72,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Writte
     return folder, write_figures(folder, study(12))
 
 
+def width(figure: WrittenFigure) -> int:
+    with Image.open(figure.png) as image:
+        return image.width
+
+
 def test_the_whole_set_is_written_a_column_wide_with_text_as_text(written):
     folder, figures = written
     assert [figure.name for figure in figures] == [
@@ -84,7 +89,7 @@ def test_the_whole_set_is_written_a_column_wide_with_text_as_text(written):
         "energy_components.bitserial",
     ]
     assert {p.name for p in folder.iterdir()} == {p.name for f in figures for p in (f.png, f.svg)}
-    assert [Image.open(figure.png).width for figure in figures] == [round(3.5 * PNG_DPI)] * len(figures)
+    assert [width(figure) for figure in figures] == [round(3.5 * PNG_DPI)] * len(figures)
     svg = figures[0].svg.read_text("utf-8")
     assert ">uniform 8<" in svg and ">Energy per inference on bitserial (µJ, modelled)<" in svg
     assert "<dc:date>" not in svg
@@ -248,7 +253,8 @@ def test_components_keep_their_colours_and_unknown_ones_get_others():
 def test_hypervolume_figure_ends_where_the_study_ends(written):
     (figure,) = [figure for figure in written[1] if figure.name == "hypervolume"]
     _, values, directions = comparable(study(12).complete, OBJECTIVES)
-    assert f">{normalised_hypervolume(values, directions):.3f}<" in figure.svg.read_text("utf-8")
+    volume = normalised_hypervolume(on_log_scale(values, directions), directions)
+    assert f">{volume:.3f}<" in figure.svg.read_text("utf-8")
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.1, 1.0])

@@ -45,9 +45,9 @@ def test_plain_lines_of_a_resumed_study() -> None:
         progress.notice("stopping")
     lines = stream.getvalue().splitlines()
     # One trial in 60 s. Box: energy 1..4 uJ (+10 %), accuracy 0.9..0.995 (+10 %). Scaled costs of the
-    # points: (1/1.1, 0), (0, 1/1.1), (1/3.3, 0.45/0.95/1.1). Area: see the sum below.
-    a, b = 1 / 1.1, 0.045 / 0.095 / 1.1
-    area = (a - 1 / 3.3) * (1 - b) + (1 - a) * 1.0 + (1 / 3.3) * (1 - a)
+    # points: (1/1.1, 0), (0, 1/1.1), (0.5/1.1, 0.45/0.95/1.1), energy on a log scale. Area: see the sum below.
+    a, b, m = 1 / 1.1, 0.045 / 0.095 / 1.1, 0.5 / 1.1
+    area = (a - m) * (1 - b) + (1 - a) * 1.0 + m * (1 - a)
     assert lines == [
         "2 of 5 trials finished already",
         "[2/5] trial 2 failed: ValueError:  [31mbad bits; front 2, hypervolume 0.174",

@@ -23,6 +23,11 @@ def test_the_smallest_go(seed: int, rows: int, columns: int, sparsity: float) ->
 
 def test_ties_go_by_position() -> None:
     assert magnitude_mask(np.array([[1.0, -1.0], [1.0, 1.0]]), 0.5).tolist() == [[False, False], [True, True]]
+    weight = np.random.default_rng(0).integers(-2, 3, (10, 100)).astype(float)
+    first = sorted(range(1000), key=lambda place: abs(weight.flat[place]))[
+        :300
+    ]  # sorted() keeps ties in order
+    assert np.flatnonzero(~magnitude_mask(weight, 0.3)).tolist() == sorted(first)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -109,14 +109,16 @@ def test_fixed_edges_run_in_the_mode_of_their_neighbours() -> None:
 def test_shipped_baselines_are_what_their_names_say() -> None:
     space = Space(shipped(), LAYERS)
     baselines = {baseline.label: baseline for baseline in space.baselines()}
-    assert list(baselines) == ["float", "uniform 8", "uniform 4", "uniform 2", "ternary"]
+    assert list(baselines) == ["float", "uniform 8", "uniform 4", "uniform 2", "ternary", "ternary 4"]
     assert baselines["float"].params == {}
     plans = {label: space.baseline(label).plan for label in baselines}
     assert plans["float"] == CompressionPlan((), "keep")
     for bits in (8, 4, 2):
         assert plans[f"uniform {bits}"]["layer2.1.conv1"].weight == UniformConfig(bits)
         assert len(baselines[f"uniform {bits}"].params) == 4 * len(space.groups)
-    assert plans["ternary"]["layer2.1.conv1"].weight == TernaryConfig(1)
+    for label, bits in (("ternary", 8), ("ternary 4", 4)):
+        assert plans[label]["layer2.1.conv1"].weight == TernaryConfig(1)
+        assert plans[label]["layer2.1.conv1"].activation == ActivationConfig(bits)
 
 
 def test_baselines_inside_the_space_are_suggested_from_their_parameters() -> None:
@@ -130,7 +132,7 @@ def test_baselines_inside_the_space_are_suggested_from_their_parameters() -> Non
 def test_baselines_outside_the_space_are_tried_all_the_same() -> None:
     space = Space(shipped(activation_bits=[2, 3]), LAYERS)
     outside = {b.label for b in space.baselines() if not b.params}
-    assert outside == {"float", "uniform 8", "uniform 4", "ternary"}
+    assert outside == {"float", "uniform 8", "uniform 4", "ternary", "ternary 4"}
     trial = random_trial(0, label="uniform 4")
     candidate = space.suggest(trial)
     assert candidate == space.baseline("uniform 4")

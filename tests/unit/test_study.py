@@ -74,7 +74,8 @@ def die_at(monkeypatch: pytest.MonkeyPatch, record: int, *, torn: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "n_trials", "first", "step"), [("random", 5, 0, 1), ("tpe", 16, 90, 7), ("nsga2", 12, 85, 1)]
+    ("sampler", "n_trials", "first", "step"),
+    [("random", 5, 0, 1), ("mixed", 16, 90, 7), ("nsga2", 12, 85, 1)],
 )
 def test_a_death_at_any_record_changes_nothing(
     tmp_path: Path, sampler: str, n_trials: int, first: int, step: int
@@ -115,7 +116,7 @@ def test_budget_is_total_and_baselines_come_once(tmp_path: Path) -> None:
 
 
 def test_resuming_continues_like_a_run_that_never_stopped(tmp_path: Path) -> None:
-    for sampler in ("random", "tpe", "nsga2"):
+    for sampler in ("random", "tpe", "nsga2", "walk", "mixed"):
         settings = SearchSettings(25, sampler, seed=1)
         whole = opened(tmp_path / sampler / "whole", settings=settings)
         run_worker(whole, evaluate)
@@ -166,10 +167,10 @@ def test_nsga2_evolves(tmp_path: Path) -> None:
 
 
 def test_auto_keeps_the_sampler_it_began_with(tmp_path: Path) -> None:
-    assert (automatic_sampler(499), automatic_sampler(500)) == ("tpe", "nsga2")
+    assert (automatic_sampler(499), automatic_sampler(500)) == ("mixed", "nsga2")
     assert [population_size(n) for n in (3, 200, 5000)] == [10, 20, 50]
-    assert opened(tmp_path, 499, "auto").sampler == "tpe"
-    assert opened(tmp_path, 5000, "auto").sampler == "tpe"
+    assert opened(tmp_path, 499, "auto").sampler == "mixed"
+    assert opened(tmp_path, 5000, "auto").sampler == "mixed"
     assert opened(tmp_path, 5000, "random").sampler == "random"
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from compressors.errors import ConfigError
 from compressors.methods.binary import BinaryConfig
-from compressors.methods.ternary import TernaryConfig, optimal_ternary
+from compressors.methods.ternary import TernaryConfig, optimal_ternary, residual_terms
 from compressors.registry import compress
 
 DISTRIBUTIONS = {"gauss": stats.norm(), "laplace": stats.laplace(), "uniform": stats.uniform(-1, 2)}
@@ -67,6 +67,16 @@ def test_hand_worked_row() -> None:
     tensor = compress(np.array([[5.0, 4.0, 1.0, 0.0]]), TernaryConfig(2))
     assert tensor.codes()[:, 0].tolist() == [[1, 1, 0, 0], [1, -1, 1, 0]]
     assert tensor.scale[:, 0, 0] == pytest.approx([4.5, 2 / 3])
+
+
+def test_later_terms_fit_what_the_stored_scales_left_over() -> None:
+    weight = gauss(4, 30).astype(np.float64)
+    codes, scale = residual_terms(weight, np.ones(weight.shape, bool), 3)
+    assert scale.dtype == np.float32  # as stored
+    rest = weight - (scale[:2, :, None].astype(np.float64) * codes[:2]).sum(0)
+    last, last_scale = optimal_ternary(rest)
+    assert np.array_equal(codes[2], last)
+    assert np.array_equal(scale[2], last_scale.astype(np.float32))
 
 
 def test_never_worse_than_binary() -> None:

@@ -1,0 +1,21 @@
+"""One finished small sweep, shared by the tests of what commands do with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.sweeping import sweep
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished sweep, moved from where it was made; tests read it or work on a copy."""
+    folder, threads = tmp_path_factory.mktemp("made"), torch.get_num_threads()
+    try:
+        assert sweep(folder / "first") == 0
+    finally:
+        torch.set_num_threads(threads)
+    return (folder / "first").rename(folder / "moved")
