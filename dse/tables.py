@@ -37,7 +37,8 @@ def parameter_names(records: Iterable[TrialRecord]) -> list[str]:
 def trial_row(record: TrialRecord, summary: StudySummary) -> dict[str, str]:
     """One row of ``trials.csv``: column -> text, with "" for what is absent.
 
-    Metrics are in their own unit (``Metric.unit``), written with all digits so that they read back exactly.
+    Metrics are in their own unit (``Metric.unit``), written with all digits so that they read back exactly. A
+    metric that no finished trial has gets no column; ``columns.json`` says why.
     """
     evaluation = record.evaluation
     row: dict[str, Any] = {
@@ -46,7 +47,7 @@ def trial_row(record: TrialRecord, summary: StudySummary) -> dict[str, str]:
         "state": record.state,
         "on_front": record.number in summary.front_numbers,
     }
-    for metric in summary.metrics.values():
+    for metric in _shown(summary):
         row[metric.column] = evaluation.metrics.get(metric.name) if evaluation else None
     row |= {f"params.{name}": value for name, value in record.params.items()}
     row |= {
@@ -83,10 +84,10 @@ def pareto_csv(summary: StudySummary, test_accuracy: Mapping[int, float]) -> str
 
 
 def describe_columns(summary: StudySummary) -> dict[str, dict[str, str | None]]:
-    """Column of ``trials.csv`` or ``pareto.csv`` -> unit, origin, direction, title, and why it is empty.
+    """Column of ``trials.csv`` or ``pareto.csv`` -> unit, origin, direction, title, and why it is not there.
 
     ``origin`` and ``direction`` are None for what is no metric; ``absent_reason`` is there only where no
-    finished trial has the metric.
+    finished trial has the metric, hence no table a column of it.
     """
     columns = {name: _plain_column(*about) for name, about in _LEADING.items()}
     for metric in summary.metrics.values():
@@ -116,8 +117,13 @@ def write_tables(run: Path, summary: StudySummary, test_accuracy: Mapping[int, f
     ]
 
 
+def _shown(summary: StudySummary) -> list[Metric]:
+    """The metrics with a column: those some finished trial has; all of them before any trial has finished."""
+    return summary.present if summary.complete else list(summary.metrics.values())
+
+
 def _columns(summary: StudySummary) -> list[str]:
-    metrics = [metric.column for metric in summary.metrics.values()]
+    metrics = [metric.column for metric in _shown(summary)]
     parameters = [f"params.{name}" for name in parameter_names(summary.records)]
     return [*_LEADING, *metrics, *parameters, *_TRAILING]
 

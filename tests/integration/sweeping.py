@@ -1,73 +1,90 @@
-"""A sweep small enough to run in seconds, inside this process or as one of its own."""
+"""Small but real sweeps: the words that make them small, and ways to run, copy and compare them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from dse.errors import DseError
+from dse.cli import main
 from dse.records import TrialRecord
 from dse.study import load_records
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 120.0
+N_TRIALS = 7
+BASELINES = ("float", "uniform 8", "uniform 4", "uniform 2", "ternary")
 SMALL = (
     "sweep",
-    "experiment=resnet_ternary",
-    "study.name=run",
+    "+experiment=resnet_ternary",
     "data.search=60",
-    "data.test=50",
     "data.calibration=32",
-    "evaluation.activity_images=2",
     "evaluation.threads=1",
     "meter=none",
+    f"study.n_trials={N_TRIALS}",
 )
-LABELS = {"float", "uniform 8", "uniform 4", "uniform 2", "ternary"}
-PATIENCE_S = 120.0
 
 
-def sweep_words(folder: Path, n_trials: int, *more: str) -> list[str]:
-    """The small sweep, whose run folder is ``folder/run``."""
-    return [*SMALL, f"study.folder={folder}", f"study.n_trials={n_trials}", *more]
+def into(run: Path) -> list[str]:
+    """The overrides that make ``run`` the run folder."""
+    return [f"study.folder={run.parent}", f"study.name={run.name}"]
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    """``python -m dse WORDS`` with its output piped."""
+def sweep(run: Path, *words: str) -> int:
+    """A small sweep into ``run``, in this process; its exit code."""
+    return main([*SMALL, *into(run), *words])
+
+
+def start(run: Path, *words: str, log: Path, command: tuple[str, ...] = ("-m", "dse")) -> subprocess.Popen:
+    """A small sweep into ``run`` as a process of its own; both its outputs go to ``log``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dse", *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, *command, *SMALL, *into(run), *words], stdout=out, stderr=out, env=environment
+        )
 
 
-def finished(run: Path) -> list[TrialRecord]:
-    """The finished trials so far; none where the study does not exist yet."""
+def finish(process: subprocess.Popen) -> int:
+    """The exit code of a process, which is killed if it takes unreasonably long."""
     try:
-        return [record for record in load_records(run) if record.state == "COMPLETE"]
-    except DseError:
-        return []
+        return process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
 
 
-def wait_for_trials(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Until ``count`` trials have finished, or the process has ended."""
+def wait_until(run: Path, reached: Callable[[list[TrialRecord]], bool], process: subprocess.Popen) -> None:
+    """Watch a study from outside until ``reached(records)``."""
     deadline = time.monotonic() + PATIENCE_S
-    while len(finished(run)) < count and process.poll() is None:
+    while not ((run / "test_accuracy.json").exists() or _reached(run, reached)):
+        assert process.poll() is None, f"the sweep ended early, with {process.returncode}"
         assert time.monotonic() < deadline, "the sweep makes no progress"
-        time.sleep(0.05)
+        time.sleep(0.005)
 
 
-def check_whole(run: Path, n_trials: int) -> None:
-    """Exactly the budget, every baseline once, no seed twice, every orphan closed and retried."""
-    records = load_records(run)
-    assert [record.number for record in records] == list(range(len(records)))
-    done = [record for record in records if record.state == "COMPLETE"]
-    assert len(done) == n_trials
-    labels = Counter(record.label for record in done if record.label)
-    assert labels == Counter(LABELS)
-    seeds = [record.seed for record in records if record.seed is not None]
-    assert len(seeds) == len(set(seeds))
-    orphans = Counter(record.number for record in records if record.state != "COMPLETE")
-    assert Counter(record.retry_of for record in records if record.retry_of is not None) == orphans
+def _reached(run: Path, reached: Callable[[list[TrialRecord]], bool]) -> bool:
+    journal = run / "journal.log"
+    # The study's description is written after the file is made; reading before that is refused.
+    return journal.exists() and b'"about"' in journal.read_bytes() and reached(load_records(run))
+
+
+def complete(records: list[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in records if record.state == "COMPLETE"]
+
+
+def copied(run: Path, target: Path) -> Path:
+    """A copy of a run folder to do harm to."""
+    return Path(shutil.copytree(run, target))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder`` but locks: what must not change when something is refused."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
