@@ -69,6 +69,11 @@ class Bench:
             if k in ("meter", "device", "uuid", "driver", "absent")
         }
 
+    def absent(self) -> dict[str, str]:
+        """Metrics that this machine cannot give, and why."""
+        absent = self._meter.available()
+        return {} if absent is None else {"energy.measured": str(absent)}
+
     def part(self, split: str) -> Images:
         """The labelled images of ``search`` or ``test``."""
         if split not in ("search", "test"):

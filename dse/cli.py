@@ -97,8 +97,10 @@ def _run_hydra(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     result: list[int] = []
     failed: list[Exception] = []
+    composed: list[object] = []
 
     def task(config: object) -> None:
+        composed.append(config)
         try:
             run: Callable[[dict[str, Any]], int] = import_module(f"dse.commands.{command}").run
             result.append(run(_plain(config)))
@@ -110,6 +112,10 @@ def _run_hydra(command: str, overrides: list[str]) -> int:
     sys.argv = [f"python -m dse {command}", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    except ValueError as error:  # Hydra's own, as of a group set to null; one of a command is a fault of ours
+        if composed:
+            raise
+        failed.append(error)
     finally:
         sys.argv = before
     for error in failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class Evaluator:
     def layers(self) -> tuple[str, ...]:
         """Paths of the compressible layers in the order they run."""
         return tuple(layer.name for layer in self.calibration.layers)
+
+    @cached_property
+    def float_accuracy(self) -> float:
+        """Accuracy of the float network on the search images."""
+        return self.bench.accuracy(self.model, "search")
 
     def compress(self, candidate: Candidate) -> CompressedModel:
         """The candidate's network."""
@@ -107,7 +113,9 @@ class Evaluator:
         evaluation = {"batch": setup.evaluation.batch, "activity_images": setup.evaluation.activity_images}
         accelerators = {name: a.encodings for name, a in self.bench.accelerators.items()}
         machine = [version("torch"), torch.get_num_threads(), self.bench.meter_identity()]
-        return content_key(weights, self.bench.data.digest, evaluation, accelerators, machine)
+        return content_key(
+            weights, setup.model.float_layers, self.bench.data.digest, evaluation, accelerators, machine
+        )
 
 
 @contextmanager

@@ -52,6 +52,7 @@ class FrontWalkSampler(BaseSampler):
         finished = [t for t in known if t.state == TrialState.COMPLETE]
         if not search_space or not finished:
             return {}
+        finished = [t for t in finished if all(v <= 0 for v in t.constraints.values())] or finished
         directions = [d.name.lower() for d in study.directions]
         mask = non_dominated(np.array([t.values for t in finished]), directions)
         front = [_own(t.params, search_space) for t, on in zip(finished, mask, strict=True) if on]

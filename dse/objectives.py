@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dse.errors import UnknownName
+from dse.errors import ConfigError, UnknownName
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,14 @@ def select_objectives(names: Iterable[str], accelerators: Iterable[str]) -> list
 
     Raises:
         UnknownName: a name that no metric of these accelerators carries.
+        ConfigError: a name given twice.
     """
     available = metrics_for(accelerators)
-    chosen = []
+    chosen: list[Metric] = []
     for name in names:
         if name not in available:
             raise UnknownName("objective", name, available, key="objectives.names")
+        if available[name] in chosen:
+            raise ConfigError("objectives.names", name, "each objective once")
         chosen.append(available[name])
     return chosen

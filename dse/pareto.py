@@ -18,7 +18,7 @@ from dse.hypervolume import (
     to_minimize,
 )
 from dse.objectives import Metric
-from dse.records import TrialRecord
+from dse.records import TrialRecord, acceptable
 from dse.selection import Rule, meeting, parse_rule, resolve_metric, value_of
 
 __all__ = [
@@ -90,17 +90,18 @@ def objective_matrix(rows: Sequence[TrialRecord], objectives: Sequence[Metric]) 
 
 
 def front_of(rows: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
-    """The finished trials that no other finished trial dominates, in the order given."""
-    finished = [row for row in rows if row.evaluation is not None]
-    mask = non_dominated(objective_matrix(finished, objectives), [m.direction for m in objectives])
-    return [row for row, kept in zip(finished, mask, strict=True) if kept]
+    """The acceptable trials that no other acceptable trial dominates, in the order given."""
+    compared = acceptable(rows)
+    mask = non_dominated(objective_matrix(compared, objectives), [m.direction for m in objectives])
+    return [row for row, kept in zip(compared, mask, strict=True) if kept]
 
 
 def select(rows: Sequence[TrialRecord], objectives: Sequence[Metric], rule: str) -> TrialRecord:
     """The trial a rule names (forms: `dse.selection.FORMS`).
 
     Metrics are named in full or by an unambiguous start, objectives before other metrics. Of equally
-    good trials one on the front wins over one that is not, then the lowest number.
+    good trials one on the front wins over one that is not, then the lowest number. Trials beyond the study's
+    bound on accuracy are chosen by number only, unless there are no others.
 
     Raises:
         ConfigError: the rule cannot be read, names several metrics, or no trial meets it.
@@ -115,7 +116,7 @@ def select(rows: Sequence[TrialRecord], objectives: Sequence[Metric], rule: str)
     names = {name for row in finished if row.evaluation for name in row.evaluation.metrics}
     conditions = [(resolve_metric(c.metric, objectives, names), c) for c in parsed.conditions]
     goal = "" if parsed.goal == "knee" else resolve_metric(parsed.metric, objectives, names)
-    kept = meeting(finished, conditions, rule)
+    kept = acceptable(meeting(finished, conditions, rule))
     if not goal:
         directions = [metric.direction for metric in objectives]
         return kept[knee(objective_matrix(kept, objectives), directions)]

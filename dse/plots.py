@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from dse.figures.breakdown import energy_components_figure, energy_layers_figure, layer_energy
@@ -15,6 +16,7 @@ from dse.figures.tradeoff import tradeoff_figure
 from dse.files import write_atomically
 from dse.objectives import Metric
 from dse.pareto import hypervolume_history, on_log_scale
+from dse.records import acceptable
 from dse.summary import StudySummary, comparable, value_of
 
 
@@ -90,10 +92,15 @@ def _accelerators(summary: StudySummary) -> list[tuple[Metric, str]]:
 
 
 def _hypervolumes(summary: StudySummary) -> list[float]:
+    """After each comparable trial; one beyond the bound on accuracy adds nothing."""
     rows, values, directions = comparable(summary.complete, summary.objectives)
     if not rows or not directions:
         return []
-    return [float(volume) for volume in hypervolume_history(on_log_scale(values, directions), directions)]
+    within = {row.number for row in acceptable(rows)}
+    counted = np.array([row.number in within for row in rows])
+    history = np.zeros(len(rows) + 1)
+    history[1:][counted] = hypervolume_history(on_log_scale(values[counted], directions), directions)
+    return [float(volume) for volume in np.maximum.accumulate(history)[1:]]
 
 
 def _leading_baselines(summary: StudySummary) -> int:

@@ -85,7 +85,7 @@ class Standing:
         if self._start is None:
             self._start = (self._latest, progress.complete)
         self.complete, self.total, self.waiting_for = progress.complete, progress.total, progress.waiting_for
-        finished = [record for record in progress.fresh if record.evaluation is not None]
+        finished = [record for record in progress.fresh if record.acceptable]
         self.failed += sum(
             1 for record in progress.fresh if record.state == "FAIL" and record.error != ORPHANED
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ class Evaluation:
         breakdown: accelerator -> {"energy_j": {layer: {component: J}}, "area_mm2": {component: mm2},
             "energy_band_j": [low, high], "notes": [...]}.
         seconds: stage of the evaluation -> wall seconds it took.
+        violation: how much more accuracy is lost than the study allows; positive is not acceptable, None where
+            the study sets no bound.
     """
 
     plan: str
@@ -27,6 +29,7 @@ class Evaluation:
     absent: Mapping[str, str] = field(default_factory=dict)
     breakdown: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    violation: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,3 +55,14 @@ class TrialRecord:
     error: str = ""
     retry_of: int | None = None
     seed: int | None = None
+
+    @property
+    def acceptable(self) -> bool:
+        """Finished, and within the bound on accuracy if the study sets one."""
+        return self.evaluation is not None and (self.evaluation.violation or 0.0) <= 0.0
+
+
+def acceptable(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The acceptable records; where none is, those that finished, as something has to be shown."""
+    finished = [record for record in records if record.evaluation is not None]
+    return [record for record in finished if record.acceptable] or finished

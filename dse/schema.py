@@ -34,6 +34,7 @@ class SamplerSchema:
 @dataclass
 class ObjectivesSchema:
     names: List[str] = MISSING
+    max_loss: Optional[float] = None
 
 
 @dataclass

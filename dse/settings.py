@@ -123,13 +123,22 @@ class Setup:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Everything `sweep` needs."""
+    """Everything `sweep` needs.
+
+    ``max_loss`` is the accuracy a candidate may lose against the float network, as a fraction; one that loses more
+    is kept and shown, but is on no front, and the search keeps away from it. None sets no bound.
+    """
 
     study: StudySettings
     setup: Setup
     space: SpaceConfig
     sampler: str
     objectives: tuple[str, ...]
+    max_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_loss is not None and not 0 <= self.max_loss <= 1:
+            raise ConfigError("objectives.max_loss", self.max_loss, "a fraction from 0 to 1, or null")
 
     @property
     def run(self) -> Path:
@@ -150,6 +159,7 @@ class SweepSettings:
             _build(SpaceConfig, data, "space"),
             str(_mapping(data, "sampler").get("name")),
             tuple(_mapping(data, "objectives").get("names", ())),
+            _mapping(data, "objectives").get("max_loss"),
         )
 
 

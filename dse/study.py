@@ -135,6 +135,8 @@ class Study:
         data = plain_evaluation(evaluation)
         with suppress(UpdateFinishedTrialError):
             trial.set_user_attr("evaluation", data)
+            if evaluation.violation is not None:
+                trial.set_constraint("accuracy", evaluation.violation)
             trial.study.tell(trial, values, skip_if_finished=True)
 
     def fail(self, trial: Trial, error: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dse.objectives import Metric
 from dse.pareto import knee, non_dominated
-from dse.records import TrialRecord
+from dse.records import TrialRecord, acceptable
 
 FLOAT_LABEL = "float"
 REFERENCE_LABEL = "uniform 8"
@@ -26,7 +26,8 @@ class StudySummary:
         pending: how many trials are still running or waiting.
         objectives: what the study optimises, in its order.
         metrics: every metric the study may report, by name.
-        front: trials that no other one dominates over the objectives; lowest first minimised objective first.
+        front: acceptable trials that no other one dominates over the objectives, lowest first minimised objective
+            first.
         knee: the front's trial at the bend of the trade-off; None while the front is empty.
         baselines: label -> its finished trial, by number.
         absent: metrics that no finished trial has -> why.
@@ -128,7 +129,7 @@ def comparable(
 
 
 def _front(records: Sequence[TrialRecord], objectives: Sequence[Metric]) -> list[TrialRecord]:
-    rows, values, directions = comparable(records, objectives)
+    rows, values, directions = comparable(acceptable(records), objectives)
     if not rows or not directions:
         return []
     return [row for row, kept in zip(rows, non_dominated(values, directions), strict=True) if kept]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dse.errors import RunFolderError
+from dse.errors import ConfigError, RunFolderError
 from dse.memo import content_key
 from dse.objectives import select_objectives
 from dse.pareto import front_of
@@ -36,17 +37,27 @@ def run(config: Mapping[str, Any]) -> int:
     from dse.evaluate import Evaluator  # torch takes seconds to load, which wrong input need not wait for
 
     evaluator = Evaluator(settings.setup, settings.run / MEMO)
+    for metric in objectives:
+        if metric.name in (absent := evaluator.bench.absent()):
+            raise ConfigError(
+                "objectives.names",
+                metric.name,
+                "metrics this machine can give",
+                f"absent here: {absent[metric.name]}",
+            )
     space = Space(settings.space, evaluator.layers)
     fingerprint = {
-        "space": config["space"],
+        # new baselines may join a study later
+        "space": {key: value for key, value in config["space"].items() if key != "baselines"},
         "setup": settings.setup.fingerprint(),
         "data digest": evaluator.bench.data.digest,
         "seed": settings.study.seed,
+        "max_loss": settings.max_loss,
     }
     study = open_study(settings.run, objectives, fingerprint, space.baselines(), search)
     write_config(settings.run, config)
     write_provenance(settings.run, collect_provenance(settings.study.seed, content_key(config)))
-    interrupted = _search(study, evaluator, space)
+    interrupted = _search(study, evaluator, space, settings.max_loss)
     _finish(settings.run, study, evaluator)
     return 130 if interrupted else 0
 
@@ -65,7 +76,7 @@ def _prepare(run: Path, config: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _search(study: Study, evaluator: Evaluator, space: Space) -> bool:
+def _search(study: Study, evaluator: Evaluator, space: Space, max_loss: float | None) -> bool:
     """Work until the budget is spent; whether it was interrupted before."""
     reasons: set[str] = set()
     stop = StopFlag()
@@ -80,7 +91,10 @@ def _search(study: Study, evaluator: Evaluator, space: Space) -> bool:
                 if reason not in reasons:
                     reasons.add(reason)
                     display.notice(f"{name} is absent: {reason}")
-            return evaluation
+            if max_loss is None:
+                return evaluation
+            lost = evaluator.float_accuracy - evaluation.metrics["accuracy"]
+            return dataclasses.replace(evaluation, violation=lost - max_loss)
 
         return run_worker(study, evaluate, display, stop).interrupted
 

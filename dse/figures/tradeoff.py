@@ -13,7 +13,7 @@ from dse.figures.scales import accuracy_axis, cost_axis
 from dse.figures.style import BLACK, BLUE, GREY, INK, VERMILION, new_figure, settle_layout
 from dse.objectives import Metric
 from dse.pareto import non_dominated
-from dse.records import TrialRecord
+from dse.records import TrialRecord, acceptable
 from dse.summary import FLOAT_LABEL, StudySummary, value_of
 
 _HEIGHT_IN = 2.75
@@ -37,7 +37,8 @@ def tradeoff_figure(summary: StudySummary, cost: Metric) -> Figure:
     axes = figure.add_subplot()
     _prepare(axes, points, level, cost, accuracy)
     _draw_trials(axes, points)
-    stairs = _draw_front(axes, points, cost)
+    within = {record.number for record in acceptable(shown)}
+    stairs = _draw_front(axes, points[[record.number in within for record in shown]], cost)
     _draw_study_front(axes, points[on_front])
     marked = dict(zip((record.number for record in shown), points, strict=True))
     labels = _draw_marked(axes, summary, marked)

@@ -7,10 +7,10 @@ narrowest the array was built for). Arrays of every granularity are compared at 
 widest product: ``bit_products`` one-bit products per cycle make ``bit_products / g**2`` elements in mode ``g``.
 The pixels share the weights, the filters share the inputs.
 
-Skipping. Weights lie in the buffer either densely or, plane by plane, as a bitmap of their non-zero digits
-followed by those; then zero digits cost neither cycles nor products, but the ``filters`` of a group finish
-together, so the slowest sets the cycles. Each layer takes the cheaper of the two. A zero input digit leaves
-the multiplier of its element at rest and saves its energy alone.
+Skipping. Weights lie in the buffer either densely, code by code, or plane by plane as a bitmap of their non-zero
+digits followed by those and the signs; then zero digits cost neither cycles nor products, but the ``filters`` of
+a group finish together, so the slowest sets the cycles. Each layer takes the cheaper of the two. A zero input
+digit leaves the multiplier of its element at rest and saves its energy alone.
 
 Memory. Weights stay on the chip; each layer loads its share once into local buffers beside the filters, which
 feed the array every cycle. Inputs are read once per tile of pixels and group of filters, with the halo of the
@@ -168,13 +168,9 @@ class BitSerial:
         input_digits = len(inputs.nonzero[mode])
         tiles = -(-layer.pixels // self._pixels(mode))
         cycles = steps * input_digits * tiles
-        payload = mode + 1 if weights.signed else mode
+        weight_bits = weights.dense_bits
         if skip:
-            if mode == 1:
-                payload -= 1  # the bitmap is the digit
-            weight_bits = planes * layer.outputs * reduction + nonzero.sum() * payload
-        else:
-            weight_bits = planes * layer.outputs * reduction * payload
+            weight_bits = weights.sparse_bits(mode, layer.outputs * reduction)
         zero = 1.0 - float(np.mean(inputs.nonzero[mode]))
         fed = digits.mean() * passes * input_digits * layer.pixels * mode
         local = weight_bits * input_digits * tiles + fed

@@ -46,7 +46,7 @@ class Sizes:
 
 
 FULL = Sizes(trials=100, rounds=3, helps=10, kills=10, quick=False)
-QUICK = Sizes(trials=6, rounds=1, helps=3, kills=1, quick=True)
+QUICK = Sizes(trials=8, rounds=1, helps=3, kills=1, quick=True)
 
 
 def sweep(name: str, trials: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         torch.set_num_threads(threads)
     return (folder / "first").rename(folder / "moved")
+
+
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    """Give torch its number of threads back, which a sweep in this process changes."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -7,22 +7,29 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
+
 from dse.cli import main
+from dse.errors import RunFolderError
+from dse.locations import config_dir
 from dse.records import TrialRecord
 from dse.study import load_records
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
-N_TRIALS = 7
-BASELINES = ("float", "uniform 8", "uniform 4", "uniform 2", "ternary")
+_SPACE = yaml.safe_load((config_dir() / "space" / "slices.yaml").read_text(encoding="utf-8"))
+BASELINES: tuple[str, ...] = tuple(_SPACE["baselines"])
+N_TRIALS = len(BASELINES) + 2
 SMALL = (
     "sweep",
     "+experiment=resnet_ternary",
     "data.search=60",
+    "data.test=60",
     "data.calibration=32",
+    "evaluation.activity_images=2",
     "evaluation.threads=1",
     "meter=none",
     f"study.n_trials={N_TRIALS}",
@@ -39,13 +46,15 @@ def sweep(run: Path, *words: str) -> int:
     return main([*SMALL, *into(run), *words])
 
 
-def start(run: Path, *words: str, log: Path, command: tuple[str, ...] = ("-m", "dse")) -> subprocess.Popen:
-    """A small sweep into ``run`` as a process of its own; both its outputs go to ``log``."""
+def start(run: Path, *words: str, log: Path, prefix: Sequence[str] = ()) -> subprocess.Popen:
+    """A small sweep into ``run`` as a process of its own; both its outputs go to ``log``.
+
+    ``prefix`` is a command that runs the one behind it.
+    """
+    line = [*prefix, sys.executable, "-m", "dse", *SMALL, *into(run), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, *command, *SMALL, *into(run), *words], stdout=out, stderr=out, env=environment
-        )
+        return subprocess.Popen(line, stdout=out, stderr=out, env=environment)
 
 
 def finish(process: subprocess.Popen) -> int:
@@ -58,18 +67,28 @@ def finish(process: subprocess.Popen) -> int:
 
 
 def wait_until(run: Path, reached: Callable[[list[TrialRecord]], bool], process: subprocess.Popen) -> None:
-    """Watch a study from outside until ``reached(records)``."""
+    """Watch a study from outside, while ``process`` works on it, until ``reached(records)``."""
     deadline = time.monotonic() + PATIENCE_S
-    while not ((run / "test_accuracy.json").exists() or _reached(run, reached)):
+    while not reached(_records_so_far(run)):
         assert process.poll() is None, f"the sweep ended early, with {process.returncode}"
         assert time.monotonic() < deadline, "the sweep makes no progress"
         time.sleep(0.005)
 
 
-def _reached(run: Path, reached: Callable[[list[TrialRecord]], bool]) -> bool:
-    journal = run / "journal.log"
-    # The study's description is written after the file is made; reading before that is refused.
-    return journal.exists() and b'"about"' in journal.read_bytes() and reached(load_records(run))
+def _records_so_far(run: Path) -> list[TrialRecord]:
+    try:
+        return load_records(run)
+    except RunFolderError:  # the study is not described yet
+        return []
+
+
+def in_hand_after(n: int) -> Callable[[list[TrialRecord]], bool]:
+    """Whether ``n`` trials are complete and another one is being worked on."""
+
+    def reached(records: list[TrialRecord]) -> bool:
+        return len(complete(records)) >= n and records[-1].state == "RUNNING"
+
+    return reached
 
 
 def complete(records: list[TrialRecord]) -> list[TrialRecord]:

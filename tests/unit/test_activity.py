@@ -76,17 +76,43 @@ def test_weight_digits_match_brute_force(drawn: tuple[np.ndarray, int], encoding
 def test_ternary_terms_keep_one_plane_each_at_every_granularity(codes: np.ndarray) -> None:
     tensor = SlicedTensor.from_terms(codes, np.ones((len(codes), 3, 1)), (3, 65), "ternary")
     activity = weight_activity(tensor, "sign_magnitude")
-    assert activity.terms == len(codes) and activity.signed
+    assert activity.terms == len(codes) and activity.magnitude_bits == 1
+    assert activity.dense_bits == 2 * codes.size  # a mask and a sign for each
     for g in GRANULARITIES:
         np.testing.assert_array_equal(activity.nonzero[g], (codes != 0).sum(2))
+        # the bitmap holds the magnitudes already, whatever the granularity
+        assert activity.sparse_bits(g, 3 * 65) == codes.size + (codes != 0).sum()
 
 
 def test_only_twos_complement_integers_need_no_sign_beside_the_digit() -> None:
     integers = from_codes(np.array([[[1, -2]]]), np.ones((1, 1, 1)), shape=(1, 2), bits=3)
     ternary = SlicedTensor.from_terms(np.array([[[1, -1]]]), np.ones((1, 1, 1)), (1, 2), "ternary")
-    signed = {e: weight_activity(integers, e).signed for e in ENCODINGS}
-    assert signed == {"twos_complement": False, "sign_magnitude": True, "csd": True}
-    assert weight_activity(ternary, "twos_complement").signed
+    signs = {e: weight_activity(integers, e).signs[1] for e in ENCODINGS}
+    assert signs == {"twos_complement": 0, "sign_magnitude": 2, "csd": 2}
+    assert weight_activity(ternary, "twos_complement").signs == dict.fromkeys(GRANULARITIES, 2)
+
+
+def test_bits_of_stored_weights_by_hand() -> None:
+    """Codes 5 = 101 and -3 = 011 of 4 bits, and a zero."""
+    codes = np.array([[[5, -3, 0]]])
+    tensor = from_codes(codes, np.ones((1, 1, 1)), shape=(1, 3), bits=4)
+    activity = weight_activity(tensor, "sign_magnitude")
+    assert activity.dense_bits == 3 * 4
+    assert activity.sparse_bits(1, 3) == 3 * 3 + 2  # three bitmaps are the digits; two signs
+    assert (
+        activity.sparse_bits(2, 3) == 2 * 3 + 3 * 2 + 2
+    )  # low digits 1, 3 and high digit 1 (of 5) behind two bitmaps
+    assert activity.sparse_bits(8, 3) == 3 + 2 * 4 + 2  # one bitmap, two whole codes
+
+
+def test_binary_weights_are_their_signs_and_one_mask_if_pruned() -> None:
+    def dense_bits(codes: list[int]) -> int:
+        planes = np.array([[codes], [codes]])
+        tensor = SlicedTensor.from_terms(planes, np.ones((2, 1, 1)), (1, len(codes)), "binary")
+        return weight_activity(tensor, "sign_magnitude").dense_bits
+
+    assert dense_bits([1, -1, 1, 1]) == 4 * 2
+    assert dense_bits([1, -1, 0, 1]) == 4 * (2 + 1)
 
 
 @st.composite
@@ -127,7 +153,13 @@ def test_json_round_trip_is_exact(
     tensor = from_codes(codes[None], np.ones((1, len(codes), 1), np.float32), shape=codes.shape, bits=bits)
     counted = weight_activity(tensor, "csd")
     again = WeightActivity.from_dict(json.loads(json.dumps(counted.to_dict())))
-    assert (again.encoding, again.terms, again.signed) == ("csd", 1, True)
+    assert (again.encoding, again.terms, again.magnitude_bits, again.signs, again.dense_bits) == (
+        "csd",
+        1,
+        bits,
+        counted.signs,
+        bits * codes.size,
+    )
     fractions = input_activity(*inputs)
     read = InputActivity.from_dict(json.loads(json.dumps(fractions.to_dict())))
     assert (read.bits, read.signed) == (fractions.bits, fractions.signed)

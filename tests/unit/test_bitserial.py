@@ -45,7 +45,8 @@ class TestCanonicalSignedDigits(AcceleratorContract):
 
 def tiny(**changes: Any) -> LayerWork:
     """Three filters of six inputs over five pixels; 8-bit weights and inputs as two 4-bit digits each."""
-    weights = WeightActivity("sign_magnitude", 1, True, {4: np.array([[6, 2, 1], [3, 0, 0]])})
+    counts = {4: np.array([[6, 2, 1], [3, 0, 0]])}  # nine codes are not zero, three of them in both digits
+    weights = WeightActivity("sign_magnitude", 1, 8, dense_bits=18 * 8, nonzero=counts, signs={4: 9})
     work = LayerWork(
         name="tiny",
         outputs=3,
@@ -84,14 +85,14 @@ def test_worked_by_hand() -> None:
     per_product = 0.0794 - 0.0521 * (1 - 0.375)
     assert energy["pe array"].nominal == pytest.approx(products * per_product * PJ)  # 5.62 pJ
 
-    # A bitmap of 2 planes x 3 x 6 digits, and 4 bits and a sign for each of the 12 non-zero ones.
-    weight_bits = 36 + 12 * 5
+    # A bitmap of 2 planes x 3 x 6 digits, 4 bits for each of the 12 non-zero ones, a sign for each of 9 codes.
+    weight_bits = 36 + 12 * 4 + 9
     # Local buffers give them once per input digit and tile; inputs pass 4 digits a filter on average x 2 passes.
     local_bits = weight_bits * 2 * 2 + 4 * 2 * (2 * 5 * 4)
-    assert energy["local buffers"].nominal == pytest.approx(local_bits * 1.414 / 64 * PJ)  # 704 bits, 0.5 KB
+    assert energy["local buffers"].nominal == pytest.approx(local_bits * 1.414 / 64 * PJ)  # 692 bits, 0.5 KB
 
-    # The weight buffer holds 96 bits = 0.0117 KB: the table's first segment is continued below 0.25 KB.
-    weight_kb = 96 / 8192
+    # The weight buffer holds 93 bits = 0.0114 KB: the table's first segment is continued below 0.25 KB.
+    weight_kb = 93 / 8192
     read_weight = 0.823 * (weight_kb / 0.25) ** math.log2(1.414 / 0.823) / 64
     assert energy["weight buffer"].nominal == pytest.approx(weight_bits * read_weight * PJ)
 
@@ -132,8 +133,8 @@ def test_worked_by_hand_without_skipping() -> None:
     assert cost.utilisation["tiny"] == pytest.approx(36 * 2 * 5 / (24 * 32))
     per_product = 0.0794 - 0.0521 * (1 - 0.375)
     assert cost.energy_j["tiny"]["pe array"].nominal == pytest.approx(360 * per_product * PJ)
-    # 36 digits of 4 bits and a sign, four times, and 12 digits x 2 passes x 2 digits x 5 pixels of 4 bits.
-    local_bits = 36 * 5 * 4 + 12 * 2 * 2 * 5 * 4
+    # 18 codes of 8 bits, four times, and 12 digits x 2 passes x 2 digits x 5 pixels of 4 bits.
+    local_bits = 18 * 8 * 4 + 12 * 2 * 2 * 5 * 4
     assert cost.energy_j["tiny"]["local buffers"].nominal == pytest.approx(local_bits * 1.414 / 64 * PJ)
 
 
@@ -155,7 +156,7 @@ def test_worked_by_hand_in_floating_point() -> None:
 
 def test_the_slowest_filter_of_a_pass_sets_its_cycles() -> None:
     def latency_s(digits: list[int]) -> float:
-        weights = WeightActivity("sign_magnitude", 1, True, {4: np.array([digits])})
+        weights = WeightActivity("sign_magnitude", 1, 4, 40 * 4, {4: np.array([digits])}, {4: sum(digits)})
         work = tiny(outputs=4, kernel=(1, 10), weights={"sign_magnitude": weights})
         return price_tiny(work).total_latency_s
 

@@ -194,6 +194,13 @@ def test_a_user_folder_that_does_not_exist_is_named(
     assert "$DSE_CONFIG_PATH=/no/such/folder: expected a folder that exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["space=null", "model=null", "experiment=null"])
+def test_a_group_set_to_nothing_is_no_traceback(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SWEEP[:1], "study.name=x", word]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dse: Config group override must be a string or a list") and word in err
+
+
 def test_several_values_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SWEEP, "-m", "study.n_trials=0,-1"]) == 2
     err = capsys.readouterr().err
