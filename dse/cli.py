@@ -104,6 +104,9 @@ def _run_hydra(command: str, overrides: list[str]) -> int:
         try:
             run: Callable[[dict[str, Any]], int] = import_module(f"dse.commands.{command}").run
             result.append(run(_plain(config)))
+        except BrokenPipeError:
+            result.append(_CODE_BROKEN_PIPE)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         except (DseError, OmegaConfBaseException) as error:
             failed.append(error)  # told below, or Hydra would print a line of its own before it
 

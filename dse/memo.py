@@ -18,7 +18,7 @@ def content_key(*parts: Any) -> str:
 
 
 class Memo:
-    """A folder of JSON files, one per key; a broken or missing file is a result not known yet."""
+    """A folder of JSON files, one per key; a missing, broken or altered file is a result not known yet."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -29,11 +29,14 @@ class Memo:
             return self._recent[key]
         if self._folder is None:
             return None
-        with contextlib.suppress(OSError, ValueError):
-            self._recent[key] = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            stored = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            if stored["key"] == key and stored["digest"] == content_key(stored["value"]):
+                self._recent[key] = stored["value"]
         return self._recent.get(key)
 
     def put(self, key: str, value: Any) -> None:
         self._recent[key] = value
         if self._folder is not None:
-            write_atomically(self._folder / f"{key}.json", json.dumps(value))
+            stored = {"key": key, "digest": content_key(value), "value": value}
+            write_atomically(self._folder / f"{key}.json", json.dumps(stored))

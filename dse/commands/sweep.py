@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dse.errors import ConfigError, RunFolderError
+from dse.errors import ConfigError, DseError, RunFolderError
 from dse.memo import content_key
 from dse.objectives import select_objectives
 from dse.pareto import front_of
@@ -36,7 +37,12 @@ def run(config: Mapping[str, Any]) -> int:
     print(f"loading {settings.setup.model.name or settings.setup.model.target} and data ...", file=sys.stderr)
     from dse.evaluate import Evaluator  # torch takes seconds to load, which wrong input need not wait for
 
-    evaluator = Evaluator(settings.setup, settings.run / MEMO)
+    try:
+        evaluator = Evaluator(settings.setup, settings.run / MEMO)
+    except DseError:
+        with contextlib.suppress(OSError):
+            settings.run.rmdir()  # made above, of no use unless a study lies in it already
+        raise
     for metric in objectives:
         if metric.name in (absent := evaluator.bench.absent()):
             raise ConfigError(

@@ -79,8 +79,8 @@ def _badly_retried(records: Sequence[TrialRecord]) -> int:
                 orphan is not None
                 and orphan.state == "FAIL"
                 and orphan.label == record.label
-                # An orphan may have been killed before all its parameters were drawn.
-                and orphan.params.items() <= record.params.items()
+                # An orphan may have been killed before all its parameters were drawn, a retry of it too.
+                and (record.state != "COMPLETE" or orphan.params.items() <= record.params.items())
             )
             wrong += not same
     return wrong

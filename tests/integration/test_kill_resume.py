@@ -50,7 +50,8 @@ def check_orphans(records: list[TrialRecord]) -> int:
     for record in records:
         if record.retry_of is not None:
             orphan = by_number[record.retry_of]
-            assert orphan.params.items() <= record.params.items()
+            if record.state == "COMPLETE":  # a retry may have been killed in turn before it drew
+                assert orphan.params.items() <= record.params.items()
             assert orphan.label == record.label
     return len(orphans)
 

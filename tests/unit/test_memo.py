@@ -74,3 +74,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "memo").write_text("in the way")
     with pytest.raises(RunFolderError, match="memo"):
         Memo(tmp_path / "memo").put("key", 1)
+
+
+def test_an_altered_or_misplaced_file_is_a_result_not_known(tmp_path: Path) -> None:
+    Memo(tmp_path).put("a", {"accuracy": 0.5})
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert Memo(tmp_path).get("a") == {"accuracy": 0.5}
+    for content in ('{"x": 1}', "[]", "1", text.replace("0.5", "0.9"), text[:-3]):
+        (tmp_path / "a.json").write_text(content, "utf-8")
+        assert Memo(tmp_path).get("a") is None
+    (tmp_path / "b.json").write_text(text, "utf-8")
+    assert Memo(tmp_path).get("b") is None
