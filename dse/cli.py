@@ -34,7 +34,8 @@ Commands:
 
 Start with:  python -m dse sweep +experiment=resnet_ternary
 More on one: python -m dse COMMAND --help
-Your own configurations: a folder like the shipped configs/, named in $DSE_CONFIG_PATH or by --config-dir.
+Your own configurations: a folder like the shipped configs/, named in $DSE_CONFIG_PATH,
+                     or behind the command: sweep --config-dir DIR
 """
 
 

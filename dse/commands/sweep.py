@@ -43,6 +43,9 @@ def run(config: Mapping[str, Any]) -> int:
         with contextlib.suppress(OSError):
             settings.run.rmdir()  # made above, of no use unless a study lies in it already
         raise
+    if settings.setup.model.float_layers:
+        left = ", ".join(settings.setup.model.float_layers)
+        print(f"left in floating point and priced by no hardware model: {left}", file=sys.stderr)
     for metric in objectives:
         if metric.name in (absent := evaluator.bench.absent()):
             raise ConfigError(
