@@ -26,18 +26,26 @@ class MethodConfig(Protocol):
 
 
 Compressor = Callable[[np.ndarray, np.ndarray, Any], SlicedTensor]
+Alphabet = Callable[[SlicedTensor, Any], np.ndarray]
 
 _LARGEST_WEIGHT = 1e37  # whatever is made of it (128 steps, sums of terms) still is a finite float32
 _BUILT_IN = ("uniform", "ternary", "binary")
 _methods: dict[str, tuple[type, Compressor]] = {}
+_alphabets: dict[str, Alphabet | None] = {}
 _names: dict[type, str] = {}
 
 
-def register(name: str, config: type) -> Callable[[Compressor], Compressor]:
-    """Make ``compress(weight [N, K], keep [N, K], config)`` the method called ``name``."""
+def register(name: str, config: type, alphabet: Alphabet | None = None) -> Callable[[Compressor], Compressor]:
+    """Make ``compress(weight [N, K], keep [N, K], config)`` the method called ``name``.
+
+    ``alphabet(tensor, config)`` says which codes a weight of that method may take, as ``int64 [terms, N or 1,
+    groups or 1, L]``, for the repairs that round weights anew (see ``compressors.grid``); without one they choose
+    among the codes that the tensor uses.
+    """
 
     def add(compressor: Compressor) -> Compressor:
         _methods[name] = (config, compressor)
+        _alphabets[name] = alphabet
         _names[config] = name
         return compressor
 
@@ -102,6 +110,15 @@ def config_from_dict(data: Mapping[str, Any], key: str = "weight") -> MethodConf
     if not isinstance(data, Mapping) or not isinstance(data.get("method"), str):
         raise ConfigError(key, data, "a mapping with the name of a 'method'")
     return make_config(data["method"], {k: v for k, v in data.items() if k != "method"}, f"{key}.method")
+
+
+def alphabet(tensor: SlicedTensor, config: MethodConfig) -> np.ndarray:
+    """The codes a weight of ``tensor``, made with ``config``, may take: ``int64 [terms, N or 1, groups or 1, L]``."""
+    own = _alphabets[method_name(config)]
+    if own is not None:
+        return own(tensor, config)
+    used = np.unique(tensor.codes().reshape(tensor.terms, -1), axis=1)
+    return used[:, None, None, :]
 
 
 def check_range(key: str, value: object, low: int, high: int) -> None:

@@ -124,3 +124,17 @@ def reslice(tensor: SlicedTensor, encoding: str, granularity: int) -> SlicedTens
         encoding=encoding,
         granularity=granularity,
     )
+
+
+def with_codes(tensor: SlicedTensor, codes: np.ndarray, scale: np.ndarray) -> SlicedTensor:
+    """Other codes ``int64 [terms, N, K]`` and scales in the shape, encoding and digits of ``tensor``."""
+    if tensor.encoding in ("ternary", "binary"):
+        return SlicedTensor.from_terms(codes, scale, tensor.shape, tensor.encoding)
+    return from_codes(
+        codes,
+        scale,
+        shape=tensor.shape,
+        bits=tensor.bits,
+        encoding=tensor.encoding,
+        granularity=tensor.granularity,
+    )

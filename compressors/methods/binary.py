@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressors.methods.ternary import residual_terms
+from compressors.methods.ternary import residual_terms, tuples
 from compressors.registry import check_range, register
 from compressors.tensor import SlicedTensor
 
@@ -21,7 +21,11 @@ class BinaryConfig:
         check_range("binary.terms", self.terms, 1, 8)
 
 
-@register("binary", BinaryConfig)
+def _alphabet(tensor: SlicedTensor, config: BinaryConfig) -> np.ndarray:
+    return tuples((-1, 1), config.terms)
+
+
+@register("binary", BinaryConfig, _alphabet)
 def compress_binary(weight: np.ndarray, keep: np.ndarray, config: BinaryConfig) -> SlicedTensor:
     """Sign planes of ``weight [N, K]``; pruned weights are zero in every plane and need a shared mask."""
     codes, scale = residual_terms(weight, keep, config.terms, binary=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,16 @@ def residual_terms(
     return np.stack(all_codes), np.stack(all_scales)
 
 
-@register("ternary", TernaryConfig)
+def tuples(values: tuple[int, ...], terms: int) -> np.ndarray:
+    """Every tuple of ``terms`` codes out of ``values``: ``int64 [terms, 1, 1, len(values) ** terms]``."""
+    return np.array(list(itertools.product(values, repeat=terms)), np.int64).T[:, None, None, :]
+
+
+def _alphabet(tensor: SlicedTensor, config: TernaryConfig) -> np.ndarray:
+    return tuples((-1, 0, 1), config.terms)
+
+
+@register("ternary", TernaryConfig, _alphabet)
 def compress_ternary(weight: np.ndarray, keep: np.ndarray, config: TernaryConfig) -> SlicedTensor:
     """Ternary planes of ``weight [N, K]``; pruned weights are zero in every plane."""
     codes, scale = residual_terms(weight, keep, config.terms)

@@ -38,7 +38,11 @@ def _quantize(weight: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
     return np.clip(np.rint(weight / scale), -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
-@register("uniform", UniformConfig)
+def _alphabet(tensor: SlicedTensor, config: UniformConfig) -> np.ndarray:
+    return np.arange(-(1 << (config.bits - 1)), 1 << (config.bits - 1))[None, None, None, :]
+
+
+@register("uniform", UniformConfig, _alphabet)
 def compress_uniform(weight: np.ndarray, keep: np.ndarray, config: UniformConfig) -> SlicedTensor:
     """Quantize ``weight [N, K]`` to ``config.bits`` bits per channel; pruned weights become code 0.
 
