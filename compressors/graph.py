@@ -8,9 +8,10 @@ anything else is named with its path and refused unless the user declares it flo
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +142,80 @@ def find_layers(
         if _is_layer(node, modules) and not is_float(str(node.target), float_layers)
     }
     return tuple(_describe(node, modules[name], nodes) for node, name in nodes.items())
+
+
+_OUT_OF_PLACE = {operator.iadd: operator.add, "add_": "add", "relu_": "relu"}
+
+
+def trace(model: nn.Module, float_layers: Collection[str] = ()) -> fx.GraphModule:
+    """``model`` as a graph over its own modules in which nothing writes into its input.
+
+    The modules are shared with ``model``, and their ``inplace`` is switched off there: hand over a copy where that
+    matters. What the network computes is the same.
+
+    Raises:
+        UnsupportedLayer: the control flow of the model cannot be traced.
+    """
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    graph_module = _trace(model, float_layers)
+    for node in graph_module.graph.nodes:
+        node.target = (
+            _OUT_OF_PLACE.get(node.target, node.target) if isinstance(node.target, Hashable) else node.target
+        )
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+    graph_module.recompile()
+    return graph_module
+
+
+def shaped(model: nn.Module, example: torch.Tensor, float_layers: Collection[str] = ()) -> fx.GraphModule:
+    """A traced copy of ``model`` whose nodes know the shape of their value (``meta["tensor_meta"]``).
+
+    Raises:
+        UnsupportedLayer: the model cannot be traced, or does not accept ``example``, a batch of inputs.
+    """
+    graph_module = trace(copy.deepcopy(model).eval(), float_layers)
+    _propagate_shapes(graph_module, example)
+    return graph_module
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stretch of the network between two places where a single value carries everything (a residual block, say).
+
+    Attributes:
+        start, end: names of the nodes whose value goes in and comes out.
+        nodes: names of what runs between them, ``end`` included, in order.
+        layers: paths of the compressible layers among them.
+    """
+
+    start: str
+    end: str
+    nodes: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+def find_units(graph: fx.GraphModule, layers: Collection[str]) -> tuple[Unit, ...]:
+    """Cut a traced network into the smallest units that each hold at least one layer, in the order they run."""
+    nodes = [node for node in graph.graph.nodes if node.op != "output"]
+    last = {source: i for i, node in enumerate(graph.graph.nodes) for source in node.all_input_nodes}
+    cuts = [i for i in range(len(nodes)) if all(last.get(n, -1) <= i for n in nodes[:i])]
+    cuts += [len(nodes) - 1] if cuts[-1] != len(nodes) - 1 else []
+    units: list[Unit] = []
+    start = cuts[0]
+    for position, cut in enumerate(cuts[1:], 1):
+        inside = nodes[start + 1 : cut + 1]
+        own = tuple(str(n.target) for n in inside if n.op == "call_module" and str(n.target) in layers)
+        following = nodes[cut + 1 : cuts[position + 1] + 1] if position + 1 < len(cuts) else []
+        # a unit takes along all that follows its layers, up to the unit of the next one
+        if own and (
+            not following or any(n.op == "call_module" and str(n.target) in layers for n in following)
+        ):
+            units.append(Unit(nodes[start].name, nodes[cut].name, tuple(n.name for n in inside), own))
+            start = cut
+    return tuple(units)
 
 
 def _trace(model: nn.Module, float_layers: Collection[str]) -> fx.GraphModule:

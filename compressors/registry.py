@@ -29,7 +29,17 @@ Compressor = Callable[[np.ndarray, np.ndarray, Any], SlicedTensor]
 Alphabet = Callable[[SlicedTensor, Any], np.ndarray]
 
 _LARGEST_WEIGHT = 1e37  # whatever is made of it (128 steps, sums of terms) still is a finite float32
-_BUILT_IN = ("uniform", "ternary", "binary")
+_BUILT_IN = (
+    "uniform",
+    "ternary",
+    "binary",
+    "bit_columns",
+    "kmeans",
+    "quantile",
+    "normal_float",
+    "power_of_two",
+    "auto",
+)
 _methods: dict[str, tuple[type, Compressor]] = {}
 _alphabets: dict[str, Alphabet | None] = {}
 _names: dict[type, str] = {}

@@ -14,10 +14,11 @@ from safetensors.numpy import save
 from torch import nn
 
 from compressors.calibration.activation import ActivationGrid
-from compressors.convert import CompressedModel
 from compressors.errors import CheckpointError, DseError
-from compressors.graph import Layer
+from compressors.graph import Layer, find_layers
+from compressors.model import CompressedModel
 from compressors.registry import check_range
+from compressors.shrink import shrink
 from compressors.slicing import ENCODINGS
 from compressors.tensor import SlicedTensor
 
@@ -48,7 +49,8 @@ def to_bytes(model: CompressedModel) -> bytes:
         if key not in sliced:
             arrays[key] = value.numpy()
     grids = {name: asdict(grid) for name, grid in model.grids.items()}
-    header = json.dumps({"tensors": tensors, "grids": grids}, sort_keys=True)
+    kept = {name: np.flatnonzero(mask).tolist() for name, mask in model.kept.items()}
+    header = json.dumps({"tensors": tensors, "grids": grids, "kept": kept}, sort_keys=True)
     # one entry: safetensors writes several in another order each time, and equal networks give equal files
     return save(arrays, metadata={FORMAT: header})
 
@@ -81,10 +83,27 @@ def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> Compresse
         header = json.loads(metadata[FORMAT])
         tensors = {name: _tensor(name, facts, arrays) for name, facts in header["tensors"].items()}
         grids = {name: _grid(facts) for name, facts in header["grids"].items()}
+        kept = {name: _mask(name, places, layers) for name, places in header.get("kept", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
         raise CheckpointError(f"{path}: broken description of the sliced layers: {error!r}") from error
+    if kept:
+        example = torch.zeros(1, *layers[0].input_shape)
+        try:
+            network = shrink(network, kept, example)
+        except DseError as error:
+            raise CheckpointError(f"{path}: its channels do not fit the network: {error}") from error
+        layers = find_layers(network, example)
     _fit(path, network, layers, tensors, grids, arrays)
-    return CompressedModel(network, layers, tensors, grids)
+    return CompressedModel(network, layers, tensors, grids, kept=kept)
+
+
+def _mask(name: str, places: Any, layers: tuple[Layer, ...]) -> np.ndarray:
+    """Booleans over a layer's outputs, from the indices of those that stay."""
+    mask = np.zeros({layer.name: layer.weight_shape[0] for layer in layers}[name], bool)
+    if not isinstance(places, list) or not all(type(i) is int and 0 <= i < len(mask) for i in places):
+        raise ValueError(f"{name} keeps the channels {places!r}, expected indices below {len(mask)}")
+    mask[places] = True
+    return mask
 
 
 def _tensor(name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> SlicedTensor:

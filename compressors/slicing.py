@@ -3,9 +3,11 @@
 Slicing never changes a weight. Codes of ``b`` bits become digits of ``g`` bits, least significant first:
 
 * ``twos_complement``: unsigned digits, the leading one signed (its plane has a negative factor where ``g`` is 1);
-* ``sign_magnitude``: digits of the magnitude, all carrying the number's sign (signed bit-slices, Sibia HPCA'23);
-* ``csd``: signed digits of radix ``2**g`` in ``[-2**(g-1), 2**(g-1)]`` (canonical signed digit, the non-adjacent
-  form, for ``g`` = 1 on radix 2; modified Booth digits above).
+* ``sign_magnitude``: digits of the magnitude, all carrying the number's sign. With ``g`` = 3 these are the signed
+  bit-slices of Sibia (Im et al., HPCA 2023, arXiv 2203.07679): the high slice of a small negative number is zero, as
+  that of a small positive one is, and unlike in two's complement;
+* ``csd``: signed digits of radix ``2**g`` in ``[-2**(g-1), 2**(g-1)]`` with the fewest non-zeros (canonical signed
+  digit; for ``g`` = 1 the non-adjacent form).
 
 Ternary and binary terms are signed digits already and stay one plane per term at any granularity.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from compressors.errors import ConfigError, UnknownName
+from compressors.storage import signed_width
 from compressors.tensor import SlicedTensor
 
 GRANULARITIES = (1, 2, 4, 8)
@@ -41,15 +44,19 @@ def sign_magnitude_digits(codes: np.ndarray, bits: int, g: int) -> tuple[list[np
 
 
 def csd_digits(codes: np.ndarray, bits: int, g: int) -> tuple[list[np.ndarray], list[int]]:
-    """Signed digits with the fewest non-zeros for ``g`` = 1 (Reitwiesner 1960), Booth digits of radix 2**g above."""
+    """Signed digits in ``[-2**(g-1), 2**(g-1)]`` with the fewest non-zeros there are.
+
+    A digit follows from the lowest ``g`` bits, but for ``2**(g-1)``, which may also be written negative with a carry.
+    The carry is taken where it clears the next digit, or makes that one free to choose in turn; where neither writing
+    does, both lead to as many non-zeros (for ``g`` = 1 this is the non-adjacent form, Reitwiesner 1960).
+    """
     rest, digits = codes.copy(), []
-    radix = 1 << g
+    radix, half = 1 << g, 1 << (g - 1)
     while np.any(rest) or not digits:
-        if g == 1:
-            digit = np.where(rest & 1 == 1, 2 - (rest & 3), 0)
-        else:
-            digit = rest & (radix - 1)
-            digit = np.where(digit > radix // 2, digit - radix, digit)
+        low, above = rest & (radix - 1), rest >> g
+        here, carried = above & (radix - 1), (above + 1) & (radix - 1)
+        carry = (low == half) & (here != 0) & ((carried == 0) | ((carried == half) & (here != half)))
+        digit = np.where((low > half) | carry, low - radix, low)
         digits.append(digit)
         rest = (rest - digit) >> g
     return digits, [1 << (g * i) for i in range(len(digits))]
@@ -75,7 +82,8 @@ def from_codes(
     """Write integer codes in digits.
 
     Args:
-        codes: ``int64 [terms, N, K]``, each in ``[-2**(bits-1), 2**(bits-1))``.
+        codes: ``int64 [terms, N, K]``, each in ``[-2**(bits-1), 2**(bits-1))``, or in another run of ``2**bits``
+            numbers that holds 0 (a grid with a zero point; its digits take one bit more).
         scale: ``float32 [terms, N, groups]``.
         shape: shape of the dense tensor.
         bits: width of a code.
@@ -90,11 +98,12 @@ def from_codes(
         raise UnknownName("encoding", encoding, _ENCODINGS)
     if not 1 <= granularity <= 8:
         raise ConfigError("granularity", granularity, "1 to 8 bits per digit")
+    width = bits + 1 if signed_width(codes) == bits + 1 else bits
     digits: list[np.ndarray] = []
     term: list[int] = []
     factor: list[int] = []
     for t, term_codes in enumerate(codes):
-        term_digits, term_factors = _ENCODINGS[encoding](term_codes, bits, granularity)
+        term_digits, term_factors = _ENCODINGS[encoding](term_codes, width, granularity)
         digits += term_digits
         factor += term_factors
         term += [t] * len(term_digits)
@@ -126,15 +135,36 @@ def reslice(tensor: SlicedTensor, encoding: str, granularity: int) -> SlicedTens
     )
 
 
-def with_codes(tensor: SlicedTensor, codes: np.ndarray, scale: np.ndarray) -> SlicedTensor:
-    """Other codes ``int64 [terms, N, K]`` and scales in the shape, encoding and digits of ``tensor``."""
+def with_codes(
+    tensor: SlicedTensor, codes: np.ndarray, scale: np.ndarray, shape: tuple[int, ...] | None = None
+) -> SlicedTensor:
+    """Other codes ``int64 [terms, N, K]`` and scales in the encoding and digits of ``tensor``; its shape or another."""
+    shape = tensor.shape if shape is None else shape
     if tensor.encoding in ("ternary", "binary"):
-        return SlicedTensor.from_terms(codes, scale, tensor.shape, tensor.encoding)
+        return SlicedTensor.from_terms(codes, scale, shape, tensor.encoding)
     return from_codes(
         codes,
         scale,
-        shape=tensor.shape,
+        shape=shape,
         bits=tensor.bits,
         encoding=tensor.encoding,
         granularity=tensor.granularity,
     )
+
+
+def narrowed(tensor: SlicedTensor, rows: np.ndarray, inputs: np.ndarray) -> SlicedTensor:
+    """Some outputs and inputs of a tensor.
+
+    Args:
+        rows: booleans ``[N]``; inputs: booleans over the second axis of the tensor's shape.
+
+    Raises:
+        ConfigError: inputs are dropped from a tensor with a scale for each group of them.
+    """
+    if not inputs.all() and tensor.scale.shape[2] > 1:
+        raise ConfigError(
+            "group", tensor.columns // tensor.scale.shape[2], "0 where channels are taken out in front"
+        )
+    columns = np.repeat(inputs, tensor.columns // len(inputs))
+    shape = (int(rows.sum()), int(inputs.sum()), *tensor.shape[2:])
+    return with_codes(tensor, tensor.codes()[:, rows][:, :, columns], tensor.scale[:, rows], shape)

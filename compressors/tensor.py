@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from compressors.errors import BadTensor
+from compressors.storage import shared_table_bits, signed_width
 
 
 def pack_rows(bits: np.ndarray) -> np.ndarray:
@@ -180,23 +181,33 @@ class SlicedTensor:
 
     @cached_property
     def storage_bits(self) -> int:
-        """Bits to store the codes and scales without padding, dense or behind a bitmap of the zeros.
+        """Bits to store the codes and scales without padding, in the smallest of several ways.
 
         Dense, a code takes its ``bits``, a ternary term 2 (mask and sign), a binary term its sign alone, with one
         mask for all terms where weights are pruned. Behind a bitmap of the non-zero weights only those keep their
-        codes; ternary terms may also each have a bitmap of their own and signs for their non-zeros. The smallest
-        counts. Scales take 32 bits each.
+        codes; ternary terms may also each have a bitmap of their own and signs for their non-zeros. Codes beyond
+        the signed range of ``bits`` stand above a zero point of ``bits`` bits per term, channel and group. Weights
+        that share few values may be stored as indices into a table of them, dense or behind the bitmap (see
+        ``compressors.storage``). Scales take 32 bits each.
         """
+        codes = self.codes()
         weights = self.shape[0] * self.columns
         kept = round(weights * (1.0 - self.sparsity))
         if self.encoding == "binary":
+            entry = self.terms + (kept < weights)
             smallest = weights * self.terms if kept == weights else weights + kept * self.terms
         elif self.encoding == "ternary":
+            entry = 2 * self.terms
             nonzero = int(np.bitwise_count(self.magnitude).sum())
             behind_bitmap = weights + kept * 2 * self.terms
             smallest = min(weights * 2 * self.terms, behind_bitmap, weights * self.terms + nonzero)
         else:
-            smallest = min(weights * self.bits, weights + kept * self.bits)
+            width = signed_width(codes)
+            entry = max(self.bits, width) * self.terms
+            zero_points = self.bits * self.scale.size if width > self.bits else 0
+            code = self.bits * self.terms
+            smallest = min(weights * code, weights + kept * code) + zero_points
+        smallest = min(smallest, shared_table_bits(codes, entry))
         return smallest + 32 * self.scale.size
 
     def digest(self) -> str:

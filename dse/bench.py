@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressors.convert import CompressedModel
+from compressors.model import CompressedModel
 from dse.candidate import Candidate
 from dse.data import DataSplits, Images, load_data
 from dse.errors import ConfigError, UnknownName

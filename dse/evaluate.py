@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from compressors.calibration.observe import calibrate
-from compressors.convert import CompressedModel, TensorCache, convert
+from compressors.convert import LayerCache, convert
+from compressors.model import CompressedModel
 from dse.bench import Bench
 from dse.candidate import Candidate
 from dse.memo import Memo, content_key
@@ -39,7 +40,7 @@ class Evaluator:
         self.bench = Bench(setup)
         self.model = load_model(setup.model, self.bench.data)
         self.calibration = calibrate(self.model, self.bench.calibration_images, setup.model.float_layers)
-        self._tensors: TensorCache = {}
+        self._tensors: LayerCache = {}
         self._memo = Memo(memo_folder)
         self._context = self._context_digest(setup)
 

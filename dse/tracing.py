@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 
 import torch
 
-from compressors.convert import CompressedModel
 from compressors.graph import Layer
+from compressors.model import CompressedModel
 from energy.activity import input_activity, weight_activity
 from energy.workload import FLOAT_BITS, LayerWork, Workload
 

@@ -7,55 +7,30 @@ mean and deviation that the *float* network shows on the very same images, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
-from compressors.calibration.observe import BATCH_NORMS, channel_moments
+from compressors.calibration.observe import Moments
 
 _SMALLEST_RATIO = 1e-3  # a channel that lost 99.9 % of its deviation carries no signal to amplify
 
 
-@contextmanager
-def repair_batch_norms(
-    network: nn.Module, moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]], repair: str
-) -> Iterator[None]:
-    """While active, one forward pass of ``network`` over the calibration images repairs its batch norms.
+def repair_batch_norm(norm: nn.Module, repair: str, own: Moments, target: Moments) -> None:
+    """Change a batch norm of the compressed network in place, before it computes.
 
-    Each batch norm is repaired just before it computes, hence on inputs that come through the repaired ones
-    before it: a single pass repairs the whole network in order.
+    Repaired in the order they run, each on inputs that come through the repaired ones before it, a single pass
+    repairs the whole network.
 
     Args:
-        network: the compressed network, changed in place.
-        moments: batch norm -> mean and variance of its input in the float network, on the same images.
+        norm: the batch norm, with running statistics.
         repair: ``match``, ``reestimate`` or ``keep``.
+        own: mean and variance per channel of its input on the calibration images.
+        target: the same in the float network.
     """
-    if repair == "keep":
-        yield
-        return
-    fix = _match if repair == "match" else _reestimate
-
-    def hook_for(name: str):  # type: ignore[no-untyped-def]
-        def hook(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            fix(norm, channel_moments(args[0]), moments[name])
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(hook_for(name))
-        for name, module in network.named_modules()
-        if isinstance(module, BATCH_NORMS) and module.running_mean is not None and name in moments
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-Moments = tuple[torch.Tensor, torch.Tensor]
+    if repair == "match":
+        _match(norm, own, target)
+    elif repair == "reestimate":
+        _reestimate(norm, own, target)
 
 
 def _match(norm: nn.Module, own: Moments, target: Moments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,15 @@ import torch
 from torch import nn
 
 from compressors.calibration.activation import ActivationGrid, InputStatistics, choose_grid
+from compressors.calibration.stream import Stream
 from compressors.errors import BadTensor
-from compressors.graph import Layer, find_layers
+from compressors.graph import Layer, find_layers, trace
+from compressors.parallel import Lanes, lanes
 from compressors.plan import ActivationConfig
 
 _SAMPLES = 1 << 15
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Moments = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,17 @@ class Calibration:
         inputs: layer -> statistics of its input in the float network.
         moments: batch norm -> mean and (biased) variance per channel of its input in the float network; a batch
             norm called at several places is left out, as one repair could not serve them all.
+        output_means: layer with a bias -> mean of each of its outputs in the float network.
+        variants: see ``compressors.calibration.variants``; filled as needed.
     """
 
     images: torch.Tensor
     layers: tuple[Layer, ...]
     float_layers: tuple[str, ...]
     inputs: Mapping[str, InputStatistics]
-    moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    moments: Mapping[str, Moments]
+    output_means: Mapping[str, torch.Tensor]
+    variants: dict[tuple[bool, int], tuple[nn.Module, Calibration]] = field(default_factory=dict, repr=False)
     _grids: dict[tuple[str, ActivationConfig], ActivationGrid] = field(default_factory=dict, repr=False)
 
     def grid(self, layer: str, config: ActivationConfig) -> ActivationGrid:
@@ -46,15 +54,24 @@ class Calibration:
         return self._grids[layer, config]
 
 
-def channel_moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def channel_moments(values: torch.Tensor) -> Moments:
     """Mean and biased variance per channel (axis 1), float32 ``[channels]`` each."""
-    # Row by row first: eight times as fast as torch.var_mean over all axes, and no row is split between threads,
-    # so the result does not depend on their number.
+    # Row by row first: eight times as fast as torch.var_mean over all axes.
     rows = values.reshape(*values.shape[:2], -1)
     means = rows.mean(2)
     variances = (rows - means[..., None]).square_().mean(2)
     mean = means.mean(0)
     return mean, variances.mean(0) + (means - mean).square_().mean(0)
+
+
+def pooled_moments(chunks: Sequence[torch.Tensor], lanes: Lanes) -> Moments:
+    """:func:`channel_moments` of all chunks together."""
+    counts = torch.tensor([len(chunk) for chunk in chunks], dtype=torch.float32)[:, None] / sum(
+        map(len, chunks)
+    )
+    means, variances = (torch.stack(parts) for parts in zip(*lanes.map(channel_moments, chunks), strict=True))
+    mean = (counts * means).sum(0)
+    return mean, (counts * (variances + (means - mean).square())).sum(0)
 
 
 def _sample(values: torch.Tensor) -> np.ndarray:
@@ -75,42 +92,43 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
     """
     if len(images) == 0:
         raise BadTensor("calibration needs at least one image")
-    layers = find_layers(model, images[:1], float_layers)
-    modules = dict(model.named_modules())
+    layers = find_layers(copy.deepcopy(model).float(), images[:1], float_layers)
+    graph = trace(copy.deepcopy(model).float().eval(), float_layers)
+    names = {layer.name for layer in layers}
+    calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     inputs: dict[str, InputStatistics] = {}
-    moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    calls: Counter[str] = Counter()
-
-    def watch_layer(name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            low, high = torch.aminmax(args[0])
-            if not torch.isfinite(low) or not torch.isfinite(high):
-                raise BadTensor(
-                    f"{name} reads NaN or infinity in the float network on the calibration images"
-                )
-            inputs[name] = InputStatistics(low.item(), high.item(), _sample(args[0]))
-
-        return hook
-
-    def watch_norm(name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            calls[name] += 1
-            moments[name] = channel_moments(args[0])
-
-        return hook
-
-    handles = [modules[layer.name].register_forward_pre_hook(watch_layer(layer.name)) for layer in layers]
-    handles += [
-        module.register_forward_pre_hook(watch_norm(name))
-        for name, module in modules.items()
-        if isinstance(module, BATCH_NORMS)
-    ]
-    try:
-        output = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+    moments: dict[str, Moments] = {}
+    means: dict[str, torch.Tensor] = {}
+    with lanes() as pool:
+        stream = Stream(graph, images, pool)
+        for node in graph.graph.nodes:
+            module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+            source = node.all_input_nodes[0].name if node.all_input_nodes else ""
+            if isinstance(module, BATCH_NORMS) and calls[str(node.target)] == 1:
+                moments[str(node.target)] = pooled_moments(stream[source], pool)
+            layer = str(node.target) if str(node.target) in names else None
+            if layer:
+                inputs[layer] = _observe(layer, stream[source])
+            stream.advance(node.name)
+            if layer and module is not None and module.bias is not None:
+                means[layer] = output_means(module, stream[node.name])
+            last = stream[node.name]
+    if isinstance(last[0], torch.Tensor) and not all(torch.isfinite(chunk).all() for chunk in last):
         raise BadTensor("the float network answers NaN or infinity on the calibration images")
-    once = {name: pair for name, pair in moments.items() if calls[name] == 1}
-    return Calibration(images, layers, tuple(float_layers), inputs, once)
+    return Calibration(images, layers, tuple(float_layers), inputs, moments, means)
+
+
+def output_means(layer: nn.Module, chunks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean of each output of a convolution or linear layer, float32 ``[outputs]``."""
+    axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) else tuple(range(chunks[0].ndim - 1))
+    total = torch.stack([chunk.double().sum(axes) for chunk in chunks]).sum(0)
+    count = sum(chunk.numel() for chunk in chunks) / len(total)
+    return (total / count).float()
+
+
+def _observe(name: str, chunks: Sequence[torch.Tensor]) -> InputStatistics:
+    values = torch.cat(list(chunks))
+    low, high = torch.aminmax(values)
+    if not torch.isfinite(low) or not torch.isfinite(high):
+        raise BadTensor(f"{name} reads NaN or infinity in the float network on the calibration images")
+    return InputStatistics(low.item(), high.item(), _sample(values))

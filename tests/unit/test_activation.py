@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressors.calibration.activation import ActivationGrid, InputStatistics, choose_grid
+from compressors.clipping import aciq_multiple
 from compressors.errors import ConfigError
 from compressors.plan import ActivationConfig
 
@@ -122,3 +123,71 @@ def test_one_bit() -> None:
 def test_bits_out_of_range(bits: object) -> None:
     with pytest.raises(ConfigError, match="activation.bits=.*integer from 1 to 8"):
         ActivationConfig(bits)  # type: ignore[arg-type]
+
+
+CLIPS = ("percentile", "kl", "aciq")
+
+
+def test_percentile_covers_all_but_a_ten_thousandth() -> None:
+    values = np.append(np.random.default_rng(0).random(29_999), 1000.0)
+    grid = choose_grid(statistics(values), ActivationConfig(8, "percentile"))
+    reach = grid.scale * grid.high
+    assert 0.999 < reach <= 1.0
+    assert (values > reach).sum() in (3, 4)  # 0.01 % of 30,000
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+@pytest.mark.parametrize("distribution", ["laplace", "gauss"])
+def test_aciq_takes_the_analytic_point(bits: int, distribution: str) -> None:
+    rng = np.random.default_rng(1)
+    values = (
+        rng.laplace(scale=3.0, size=30_000) if distribution == "laplace" else rng.normal(0.0, 3.0, 30_000)
+    )
+    signed = choose_grid(statistics(values), ActivationConfig(bits, "aciq"))
+    assert signed.scale * signed.high == pytest.approx(3.0 * aciq_multiple(bits, distribution), rel=0.03)
+    rectified = choose_grid(statistics(np.maximum(values, 0)), ActivationConfig(bits, "aciq"))
+    # all levels on one side: that of one bit more
+    assert rectified.scale * rectified.high == pytest.approx(
+        3.0 * aciq_multiple(bits + 1, distribution), rel=0.03
+    )
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("name", ["signed", "rectified", "positive"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_clipping_points_are_within_the_range(clip: str, name: str, bits: int) -> None:
+    values = draw(name, 5000)
+    grid = choose_grid(statistics(values), ActivationConfig(bits, clip))
+    whole = choose_grid(statistics(values), ActivationConfig(bits, "minmax"))
+    assert grid.signed == (name == "signed") and grid.scale == float(np.float32(grid.scale))
+    assert 0.1 * whole.scale < grid.scale <= whole.scale
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_an_outlier_does_not_stretch_the_grid(clip: str) -> None:
+    values = np.append(draw("positive", 30_000), 100.0)
+    errors = [
+        error(choose_grid(statistics(values), ActivationConfig(4, c)), values[:-1]) for c in (clip, "minmax")
+    ]
+    assert errors[0] < 0.1 * errors[1]
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("values", [[0.0], [0.0, 1e-45], [2.0], [0.0, 1e30], [-1e-30, 0.0], [-3.0, -3.0]])
+def test_few_and_extreme_values_have_a_grid(clip: str, values: list[float]) -> None:
+    grid = choose_grid(statistics(np.array(values)), ActivationConfig(4, clip))
+    assert 0 < grid.scale < np.inf
+    assert torch.isfinite(grid.round(torch.tensor(values, dtype=torch.float32))).all()
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_sample_that_missed_all_but_zeros_falls_back_to_the_range(clip: str) -> None:
+    seen = InputStatistics(0.0, 3.0, np.zeros(100, np.float32))
+    assert choose_grid(seen, ActivationConfig(2, clip)) == ActivationGrid(2, False, 1.0)
+
+
+def test_unknown_clips_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="activation.clip=entropy: expected mse or minmax or percentile or kl or aciq"
+    ):
+        ActivationConfig(8, "entropy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,17 +30,27 @@ def weight_codes(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 def positional_digits(code: int, encoding: str, g: int) -> list[int]:
     """Digits of one code, least significant first, one division at a time."""
     radix, digits = 1 << g, []
+    if encoding == "csd":
+        return list(fewest_signed_digits(code, radix))
     rest = abs(code) if encoding == "sign_magnitude" else code
     while rest:
-        if encoding == "csd" and g == 1:
-            digit = 0 if rest % 2 == 0 else 2 - rest % 4
-        elif encoding == "csd":
-            digit = rest % radix - (radix if rest % radix > radix // 2 else 0)
-        else:
-            digit = rest % radix
-        digits.append(digit)
-        rest = (rest - digit) // radix
+        digits.append(rest % radix)
+        rest //= radix
     return digits
+
+
+@cache
+def fewest_signed_digits(code: int, radix: int) -> tuple[int, ...]:
+    """Of all writings with digits of magnitude up to ``radix // 2`` the one with the fewest non-zeros.
+
+    In radix 2 there may be several, and the one without adjacent non-zeros counts.
+    """
+    half = radix // 2
+    if abs(code) <= half:
+        return (code,)
+    digits = (digit for digit in range(-half, half + 1) if (code - digit) % radix == 0)
+    writings = ((digit, *fewest_signed_digits((code - digit) // radix, radix)) for digit in digits)
+    return min(writings, key=lambda w: (sum(d != 0 for d in w), [d != 0 for d in w]))
 
 
 def two_complement_digits(code: int, bits: int, g: int) -> list[int]:

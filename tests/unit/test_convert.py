@@ -10,11 +10,13 @@ from networks import images, residual, settled
 from torch import nn
 
 from compressors.calibration.observe import Calibration, calibrate
-from compressors.convert import CompressedModel, convert, weight_digest
+from compressors.conversion import weight_digest
+from compressors.convert import convert
 from compressors.errors import BadTensor, UnknownName
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
+from compressors.model import CompressedModel
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 
 MIXED = CompressionPlan(
@@ -168,9 +170,9 @@ def test_layers_compressed_before_are_taken_from_the_cache(
     cache: dict = {}
     fresh = convert(model, MIXED, calibration, cache)
     assert len(cache) == 3
-    stored = {key: tensor.digest() for key, tensor in cache.items()}
+    stored = {key: layer.tensor.digest() for key, layer in cache.items()}
     again = convert(model, MIXED, calibration, cache)
-    assert {key: tensor.digest() for key, tensor in cache.items()} == stored
+    assert {key: layer.tensor.digest() for key, layer in cache.items()} == stored
     assert all(again.tensors[name] is fresh.tensors[name] for name in fresh.tensors)
     assert torch.equal(again(images(4)), convert(model, MIXED, calibration)(images(4)))
 

@@ -136,7 +136,7 @@ def test_malformed_input_is_a_config_error(path: str, value: object) -> None:
 
 @pytest.mark.parametrize("data", NOT_MAPPINGS, ids=repr)
 def test_no_plan_at_all(data: object) -> None:
-    with pytest.raises(ConfigError, match="plan=.*a mapping with the keys batch_norm, layers"):
+    with pytest.raises(ConfigError, match="plan=.*a mapping with the keys augment, batch_norm, bias"):
         CompressionPlan.from_dict(data)  # type: ignore[arg-type]
 
 

@@ -18,12 +18,13 @@ from safetensors.numpy import save
 from torch import nn
 
 from compressors.calibration.observe import calibrate
-from compressors.convert import CompressedModel, convert
+from compressors.convert import convert
 from compressors.errors import CheckpointError
 from compressors.graph import find_layers
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
+from compressors.model import CompressedModel
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 from compressors.serialize import FORMAT, load, to_bytes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import naive
 import numpy as np
 import pytest
@@ -75,6 +77,42 @@ def test_canonical_signed_digits(case: tuple[np.ndarray, int]) -> None:
         assert not np.any(own[1:] * own[:-1])  # no two adjacent non-zeros
         fewest = [naive.fewest_signed_digits(int(code)) for code in codes[term].ravel()]
         assert (own != 0).sum(0).ravel().tolist() == fewest
+
+
+def fewest_nonzero_digits(g: int) -> dict[int, int]:
+    """Over every string of digits in ``[-2**(g-1), 2**(g-1)]`` that can write an 8-bit code: its fewest non-zeros."""
+    half, fewest = 2 ** (g - 1), {}
+    for digits in itertools.product(range(-half, half + 1), repeat=8 // g + 1):
+        value = sum(digit * 2 ** (g * position) for position, digit in enumerate(digits))
+        fewest[value] = min(fewest.get(value, 99), sum(digit != 0 for digit in digits))
+    return fewest
+
+
+@pytest.mark.parametrize("g", range(1, 9))
+def test_signed_digits_are_as_few_as_can_be(g: int) -> None:
+    codes = np.arange(-128, 128)
+    digits = sliced(codes[None, None], 8, "csd", g).digits()
+    fewest = fewest_nonzero_digits(g)
+    assert np.abs(digits).max() <= 2 ** (g - 1)
+    assert (digits != 0).sum(0)[0].tolist() == [fewest[code] for code in codes.tolist()]
+
+
+def test_signed_digits_hand_worked() -> None:
+    # radix 4, digits -2..2: 14 = 2 + 3 * 4 has a digit too large, -2 + 0 * 4 + 1 * 16 clears one; 2 needs no carry;
+    # 10 = 2 + 2 * 4 has as many non-zeros as -2 - 1 * 4 + 1 * 16 less one
+    digits = sliced(np.array([[[14, 2, -2, 10, -128]]]), 8, "csd", 2).digits()[:, 0].T
+    assert digits.tolist() == [[-2, 0, 1, 0], [2, 0, 0, 0], [-2, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, -2]]
+    # radix 256: -128 is one digit
+    assert sliced(np.array([[[-128, 127]]]), 8, "csd", 8).digits().tolist() == [[[-128, 127]]]
+
+
+def test_sign_magnitude_slices_are_those_of_sibia() -> None:
+    codes = np.arange(-63, 64)
+    tensor = sliced(codes[None, None], 7, "sign_magnitude", 3)
+    low, high = tensor.digits()[:, 0]
+    assert high.tolist() == [(c > 0) * (c // 8) - (c < 0) * (-c // 8) for c in codes.tolist()]
+    assert low.tolist() == [(c > 0) * (c % 8) - (c < 0) * (-c % 8) for c in codes.tolist()]
+    assert tensor.factor.tolist() == [1, 8]
 
 
 @settings(max_examples=80, deadline=None)

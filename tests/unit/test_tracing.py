@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from compressors.calibration.observe import calibrate
-from compressors.convert import CompressedModel, convert
+from compressors.convert import convert
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
+from compressors.model import CompressedModel
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 from compressors.slicing import GRANULARITIES
 from dse.models import ModelConfig, build_model

@@ -1,0 +1,60 @@
+"""The float network and its calibration images in another form that computes, or shows, the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compressors.calibration.equalize import equalize
+from compressors.calibration.observe import Calibration, calibrate
+from compressors.plan import CompressionPlan
+
+_REACH = 8  # images are shifted by up to an eighth of their size
+
+
+def variant(
+    model: nn.Module, plan: CompressionPlan, calibration: Calibration
+) -> tuple[nn.Module, Calibration]:
+    """The network and calibration that a plan starts from: equalised, on augmented images, or as they are.
+
+    Made once per calibration.
+    """
+    key = (plan.equalize, plan.augment)
+    if key == (False, 1):
+        return model, calibration
+    known = calibration.variants
+    if key not in known:
+        images = augmented(calibration.images, plan.augment)
+        network = model
+        if plan.equalize:
+            network = equalize(model, images[:1], calibration.float_layers).network
+        known[key] = network, calibrate(network, images, calibration.float_layers)
+    return known[key]
+
+
+def augmented(images: torch.Tensor, versions: int) -> torch.Tensor:
+    """The images as they are, then further versions of each, shifted with zeros moving in and mirrored at random.
+
+    Args:
+        images: float32 ``[n, channels, height, width]``; others have no versions and are returned as they are.
+        versions: of each image, at least 1.
+
+    Returns:
+        ``[versions * n, ...]``; image ``i`` stands at ``i``, ``n + i``, ... The same for the same number of images.
+    """
+    if images.ndim != 4 or versions == 1:
+        return images
+    generator = torch.Generator().manual_seed(0)
+    n, _, height, width = images.shape
+    down, right = height // _REACH, width // _REACH
+    padded = functional.pad(images, (right, right, down, down))
+    pieces = [images]
+    for _ in range(versions - 1):
+        top = torch.randint(2 * down + 1, (n,), generator=generator)
+        left = torch.randint(2 * right + 1, (n,), generator=generator)
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        moved = [padded[i, :, top[i] : top[i] + height, left[i] : left[i] + width] for i in range(n)]
+        shifted = torch.stack(moved)
+        pieces.append(torch.where(mirrored[:, None, None, None], shifted.flip(3), shifted))
+    return torch.cat(pieces)
