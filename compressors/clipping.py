@@ -11,6 +11,7 @@ import numpy as np
 DISTRIBUTIONS = ("gauss", "laplace")
 
 _BINS = 2048
+_FLOOR = 1e-4
 _CANDIDATES = 128
 _HALVINGS = 200  # more than it takes to halve an interval down to neighbouring floats
 
@@ -108,7 +109,7 @@ def _divergence(ends: np.ndarray, length: int, levels: int) -> float:
     used = clipped > 0
     total, spread = np.add.reduceat(inside, starts), np.add.reduceat(used.astype(np.float64), starts)
     share = np.repeat(total / np.maximum(spread, 1.0), np.diff(np.append(starts, length)))[used]
-    if (share == 0).any():  # all of the last level lies beyond the clipping point
-        return math.inf
     p, q = clipped[used] / clipped.sum(), share / inside.sum()
+    # where all of the last level lies beyond the clipping point its share is a floor, or no outlier could be clipped
+    q = np.maximum(q, _FLOOR)
     return float((p * np.log(p / q)).sum())

@@ -26,8 +26,9 @@ from compressors.calibration.second_order import (
     round_second_order,
     target_weights,
 )
-from compressors.calibration.stream import Stream
+from compressors.calibration.stream import CHUNK, Stream
 from compressors.calibration.structured import kept_channels
+from compressors.calibration.variants import augmented
 from compressors.errors import BadTensor
 from compressors.graph import Unit, find_layers, find_units, trace
 from compressors.grid import LevelGrid
@@ -93,7 +94,10 @@ class Conversion:
         self.silent: dict[str, np.ndarray] = {}
         self.kept = self._silence_channels()
         self.nodes = {node.name: node for node in self.graph.graph.nodes}
-        self.stream = Stream(self.graph, calibration.images, pool)
+        versions = plan.augment if plan.reconstruct is not None else 1
+        self.images = augmented(calibration.images, versions)
+        self.own_chunks = -(-len(calibration.images) // CHUNK)
+        self.stream = Stream(self.graph, self.images, pool)
         self._floats: Stream | None = None
         self.layers: dict[str, CompressedLayer] = {}
         self.tensors: dict[str, SlicedTensor] = {}
@@ -166,7 +170,7 @@ class Conversion:
             self._compress_layer(target, node, module)
         elif isinstance(module, BATCH_NORMS) and self._touched and self._repairable(target, module):
             with self._timed("batch norm"):
-                own = pooled_moments(self.stream[node.all_input_nodes[0].name], self.pool)
+                own = pooled_moments(self._read(self.stream, node), self.pool)
                 repair_batch_norm(module, self.plan.batch_norm, own, self.calibration.moments[target])
         self.stream.advance(node.name)
         if module is not None and target in layers and self._touched and self._bias_free(target, node):
@@ -211,13 +215,16 @@ class Conversion:
     def _second_order(
         self, name: str, plan: LayerPlan, node: fx.Node, module: nn.Module, weight: np.ndarray
     ) -> CompressedLayer:
-        source = node.all_input_nodes[0].name
-        self.floats.advance(source)
-        read = self.stream[source]
+        self.floats.advance(node.all_input_nodes[0].name)
+        read = self._read(self.stream, node)
         if name in self.grids:
             read = self.pool.map(self.grids[name].round, read)
         moments = input_moments(
-            module, self.floats[source], read, centred=self._mean_is_free(name, node), lanes=self.pool
+            module,
+            self._read(self.floats, node),
+            read,
+            centred=self._mean_is_free(name, node),
+            lanes=self.pool,
         )
         rows = weight.reshape(len(weight), -1)
         target = target_weights(rows, moments)
@@ -230,6 +237,10 @@ class Conversion:
         tensor = round_second_order(target, plan.weight, keep, moments, self.pool)
         error = output_error(rows, tensor.to_dense().reshape(rows.shape), moments)
         return CompressedLayer(tensor, keep, target, error)
+
+    def _read(self, stream: Stream, node: fx.Node) -> list[torch.Tensor]:
+        """What a node reads for the calibration images as they are: their further versions only train."""
+        return stream[node.all_input_nodes[0].name][: self.own_chunks]
 
     def _reconstruct(self, unit: Unit) -> None:
         """Fit the unit, and let the images through it once more."""
@@ -289,7 +300,7 @@ class Conversion:
         """The float network's values, for what asks for them."""
         if self._floats is None:
             graph = trace(copy.deepcopy(self.model).float().eval(), self.calibration.float_layers)
-            self._floats = Stream(graph, self.calibration.images, self.pool)
+            self._floats = Stream(graph, self.images, self.pool)
         return self._floats
 
     def _mean_is_free(self, name: str, node: fx.Node) -> bool:
@@ -311,7 +322,7 @@ class Conversion:
 
     def _match_bias(self, name: str, node: fx.Node, module: nn.Module) -> None:
         chunks = self.stream[node.name]
-        shift = self.calibration.output_means[name] - output_means(module, chunks)
+        shift = self.calibration.output_means[name] - output_means(module, chunks[: self.own_chunks])
         module.bias.add_(shift)
         shaped = shift[:, None, None] if isinstance(module, nn.Conv2d) else shift
         self.stream.replace(node.name, [chunk + shaped for chunk in chunks])

@@ -106,9 +106,9 @@ class CompressionPlan:
     ``batch_norm``: ``match`` gives each normalised channel the mean and deviation the float network has on the
     calibration images, ``reestimate`` takes the compressed network's own statistics, ``keep`` changes nothing.
     ``bias``: ``match`` gives each output of a layer that has a bias, and no batch norm behind it, the mean it has in
-    the float network. ``equalize`` first evens out the ranges of the channels between layers. ``augment`` versions of
-    each calibration image are used, all but the first shifted and mirrored at random. ``reconstruct`` is None or says
-    how the units of the network are fitted to what they compute in floating point.
+    the float network. ``equalize`` first evens out the ranges of the channels between layers. ``reconstruct`` is
+    None or says how the units of the network are fitted to what they compute in floating point, on ``augment`` versions
+    of each calibration image, all but the first shifted and mirrored at random.
     """
 
     layers: tuple[tuple[str, LayerPlan], ...] = field(default_factory=tuple)

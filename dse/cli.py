@@ -11,6 +11,7 @@ from typing import Any
 
 COMMANDS = {
     "sweep": "search compressed networks and accelerators for the best trade-offs; resumes",
+    "analyze": "compress each layer alone in every way: sensitivity, error against the oracle, repairs",
     "report": "write the tables, figures and page of a run again, from its folder alone",
     "export": "write one candidate of a run: plan, packed weights, metrics",
     "evaluate": "score an exported candidate and print its metrics as JSON",

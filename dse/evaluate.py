@@ -15,6 +15,7 @@ import torch
 from compressors.calibration.observe import calibrate
 from compressors.convert import LayerCache, convert
 from compressors.model import CompressedModel
+from compressors.shrink import removable
 from dse.bench import Bench
 from dse.candidate import Candidate
 from dse.memo import Memo, content_key
@@ -48,6 +49,12 @@ class Evaluator:
     def layers(self) -> tuple[str, ...]:
         """Paths of the compressible layers in the order they run."""
         return tuple(layer.name for layer in self.calibration.layers)
+
+    @cached_property
+    def removable(self) -> frozenset[str]:
+        """Layers that channels can be taken out of."""
+        example = self.calibration.images[:1]
+        return frozenset(removable(self.model, example, self.calibration.float_layers))
 
     @cached_property
     def float_accuracy(self) -> float:
@@ -88,6 +95,7 @@ class Evaluator:
         """What depends on the plan alone, as plain data."""
         with _timed(seconds, "convert"):
             model = self.compress(candidate)
+        seconds.update({f"convert: {step}": spent for step, spent in model.report.seconds.items()})
         with _timed(seconds, "accuracy"):
             accuracy = self.bench.accuracy(model, "search")
         with _timed(seconds, "activity"):

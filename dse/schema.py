@@ -72,7 +72,14 @@ class SpaceSchema:
     granularity: List[int] = field(default_factory=lambda: [1, 2, 4, 8])
     first: Optional[EdgeSchema] = None
     last: Optional[EdgeSchema] = None
+    pattern: str = "element"
+    activation_clip: str = "mse"
+    repair: List[str] = field(default_factory=lambda: ["nearest"])
     batch_norm: str = "match"
+    bias: str = "keep"
+    equalize: bool = False
+    reconstruct: int = 300
+    augment: int = 1
     baselines: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
 
@@ -117,6 +124,21 @@ class SweepSchema:
 
 
 @dataclass
+class AnalyzeOptions:
+    layers: Optional[List[str]] = None
+    choices: Optional[List[str]] = None
+    roundings: List[str] = field(default_factory=lambda: ["nearest", "second_order"])
+    activation_bits: List[int] = field(default_factory=lambda: [8, 4, 3, 2])
+    repairs: List[str] = field(default_factory=lambda: ["second_order", "reconstruct"])
+    reconstruct_steps: int = 60
+
+
+@dataclass
+class AnalyzeSchema(SweepSchema):
+    analyze: AnalyzeOptions = field(default_factory=AnalyzeOptions)
+
+
+@dataclass
 class ReportSchema:
     run: str = MISSING
 
@@ -147,6 +169,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for name, node in (
         ("sweep_schema", SweepSchema),
+        ("analyze_schema", AnalyzeSchema),
         ("report_schema", ReportSchema),
         ("export_schema", ExportSchema),
         ("evaluate_schema", EvaluateSchema),

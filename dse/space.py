@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 
-from compressors.plan import BATCH_NORM_REPAIRS, ActivationConfig, CompressionPlan, LayerPlan
-from compressors.registry import MethodConfig, make_config
+from compressors.methods.prune import check_sparsity, parse_pattern
+from compressors.plan import (
+    ACTIVATION_CLIPS,
+    BATCH_NORM_REPAIRS,
+    BIAS_REPAIRS,
+    ActivationConfig,
+    CompressionPlan,
+    LayerPlan,
+    Reconstruction,
+)
+from compressors.registry import MethodConfig, check_range, make_config
 from compressors.slicing import GRANULARITIES
 from dse.candidate import Candidate
 from dse.errors import ConfigError, UnknownName
 from dse.search import Baseline
 
 GRAINS = ("network", "stage", "block", "layer")
+REPAIRS = ("nearest", "second_order", "reconstruct")
+_REPAIR = "network.repair"
 FLOAT = "float"
 
 
@@ -33,9 +44,14 @@ class SpaceConfig:
         granularity: bits of one digit on the accelerator.
         first, last: fixed plan of the first and last layer as ``{"weights": choice, "activation_bits": bits}``;
             None searches them like any other.
-        batch_norm: repair after conversion, see ``compressors.plan``.
-        baselines: label -> one value of each of the four for all searched layers; ``weights: float`` leaves
-            the whole network as it is.
+        pattern: in which weights are pruned, see ``compressors.methods.prune``; ``channel`` takes effect where
+            channels can be taken out, and other layers are not pruned then.
+        activation_clip: how input grids are chosen, see ``compressors.plan``.
+        repair: recipes for the whole network to choose from: ``nearest``, ``second_order``, ``reconstruct`` (which
+            includes ``second_order``).
+        batch_norm, bias, equalize, reconstruct, augment: see ``compressors.plan``; ``reconstruct`` holds its steps.
+        baselines: label -> one value of each of the four for all searched layers, and of ``repair`` if not the first;
+            ``weights: float`` leaves the whole network as it is.
     """
 
     grain: str = "stage"
@@ -45,7 +61,14 @@ class SpaceConfig:
     granularity: Sequence[int] = GRANULARITIES
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
+    pattern: str = "element"
+    activation_clip: str = "mse"
+    repair: Sequence[str] = ("nearest",)
     batch_norm: str = "match"
+    bias: str = "keep"
+    equalize: bool = False
+    reconstruct: int = 300
+    augment: int = 1
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,8 +83,12 @@ def choice_label(method: str, settings: Mapping[str, Any]) -> str:
 class Space:
     """The space of a network: which layers there are, what each may become."""
 
-    def __init__(self, config: SpaceConfig, layers: Sequence[str]) -> None:
+    def __init__(
+        self, config: SpaceConfig, layers: Sequence[str], removable: Collection[str] | None = None
+    ) -> None:
+        """``layers`` in the order they run; of those in ``removable`` (None: all) channels can be taken out."""
         self.config = config
+        self._removable = frozenset(layers if removable is None else removable)
         self.layers = tuple(layers)
         self._weights = _weight_choices(config.weights)
         if len(self.layers) < 3:
@@ -82,14 +109,19 @@ class Space:
         spec = self.config.baselines[label]
         if spec["weights"] == FLOAT:
             return Candidate(CompressionPlan((), "keep"), tuple((name, 8) for name in sorted(self.layers)))
-        return self._candidate({group: spec for group in self.groups})
+        return self._candidate(
+            {group: spec for group in self.groups}, spec.get("repair", self.config.repair[0])
+        )
 
     def suggest(self, trial: optuna.trial.Trial) -> Candidate:
         """The candidate of a trial: its baseline's if it carries the label of one outside the space."""
         label = trial.user_attrs.get("label")
         if label is not None and not self._baseline_params(label):
             return self.baseline(label)
-        return self._candidate({group: self._suggest_group(trial, group) for group in self.groups})
+        choices = {group: self._suggest_group(trial, group) for group in self.groups}
+        recipes = list(self.config.repair)
+        repair = trial.suggest_categorical(_REPAIR, recipes) if len(recipes) > 1 else recipes[0]
+        return self._candidate(choices, repair)
 
     def _suggest_group(self, trial: optuna.trial.Trial, group: str) -> dict[str, Any]:
         c = self.config
@@ -108,24 +140,30 @@ class Space:
             and spec["sparsity"] in c.sparsity
             and spec["granularity"] in c.granularity
         )
+        repair = spec.get("repair", c.repair[0])
+        if not inside or repair not in c.repair:
+            return {}
         names = ("weights", "activation_bits", "sparsity", "granularity")
-        return {f"{g}.{name}": spec[name] for g in self.groups for name in names} if inside else {}
+        params = {f"{g}.{name}": spec[name] for g in self.groups for name in names}
+        return {**params, _REPAIR: repair} if len(c.repair) > 1 else params
 
-    def _candidate(self, choices: Mapping[str, Mapping[str, Any]]) -> Candidate:
-        plans, granularity = dict(self._fixed), {}
+    def _candidate(self, choices: Mapping[str, Mapping[str, Any]], repair: str) -> Candidate:
+        c = self.config
+        rounding = "nearest" if repair == "nearest" else "second_order"
+        plans, granularity = {n: replace(p, rounding=rounding) for n, p in self._fixed.items()}, {}
         for group, names in self.groups.items():
             choice = choices[group]
-            plan = LayerPlan(
-                self._method(choice["weights"]),
-                ActivationConfig(choice["activation_bits"]),
-                float(choice["sparsity"]),
-            )
+            method = self._method(choice["weights"])
+            inputs = ActivationConfig(choice["activation_bits"], c.activation_clip)
             for name in names:
-                plans[name] = plan
+                prunable = c.pattern != "channel" or name in self._removable
+                pruning = (float(choice["sparsity"]), c.pattern) if prunable else (0.0, "element")
+                plans[name] = LayerPlan(method, inputs, *pruning, rounding)
                 granularity[name] = choice["granularity"]
         for name in self._fixed:
             granularity[name] = granularity[self._neighbour(name)]
-        plan = CompressionPlan(tuple(plans.items()), self.config.batch_norm)
+        fit = Reconstruction(c.reconstruct) if repair == "reconstruct" else None
+        plan = CompressionPlan(tuple(plans.items()), c.batch_norm, c.bias, c.equalize, c.augment, fit)
         return Candidate(plan, tuple(sorted(granularity.items())))
 
     def _neighbour(self, name: str) -> str:
@@ -137,7 +175,8 @@ class Space:
         return [(self.layers[0], self.config.first), (self.layers[-1], self.config.last)]
 
     def _edge_plan(self, edge: Mapping[str, Any]) -> LayerPlan:
-        return LayerPlan(self._method(edge["weights"]), ActivationConfig(edge["activation_bits"]))
+        inputs = ActivationConfig(edge["activation_bits"], self.config.activation_clip)
+        return LayerPlan(self._method(edge["weights"]), inputs)
 
     def _method(self, label: str) -> MethodConfig:
         return self._weights[label] if label in self._weights else parse_choice(label)
@@ -203,9 +242,21 @@ def _check(c: SpaceConfig) -> None:
         raise UnknownName("grain", c.grain, GRAINS, key="space.grain")
     if c.batch_norm not in BATCH_NORM_REPAIRS:
         raise UnknownName("repair", c.batch_norm, BATCH_NORM_REPAIRS, key="space.batch_norm")
+    for recipe in c.repair if isinstance(c.repair, (list, tuple)) and c.repair else [c.repair]:
+        if recipe not in REPAIRS:
+            raise UnknownName("repair", recipe, REPAIRS, key="space.repair")
+    if c.activation_clip not in ACTIVATION_CLIPS:
+        raise UnknownName("clip", c.activation_clip, ACTIVATION_CLIPS, key="space.activation_clip")
+    if c.bias not in BIAS_REPAIRS:
+        raise UnknownName("repair", c.bias, BIAS_REPAIRS, key="space.bias")
+    check_range("space.reconstruct", c.reconstruct, 1, 1 << 20)
+    check_range("space.augment", c.augment, 1, 64)
+    pattern = parse_pattern(c.pattern, "space.pattern")
     choices = _weight_choices(c.weights)
     for name in _RANGES:
         _check_values(f"space.{name}", getattr(c, name), name)
+    for value in c.sparsity:
+        check_sparsity(value, pattern, "space.sparsity")
     for name, edge in (("first", c.first), ("last", c.last)):
         if edge is not None:
             _check_choice(f"space.{name}", edge, ("activation_bits",), choices)
@@ -245,9 +296,11 @@ def _check_values(key: str, values: Any, name: str) -> None:
 def _check_choice(key: str, data: Any, names: tuple[str, ...], choices: Collection[str]) -> None:
     """``data`` holds one weight choice and one value of each of ``names``."""
     keys = ("weights", *names)
-    if not isinstance(data, Mapping) or set(data) != set(keys):
+    if not isinstance(data, Mapping) or set(data) - {"repair"} != set(keys):
         raise ConfigError(key, data, f"a mapping with the keys {', '.join(keys)}")
     if data["weights"] not in choices:
         parse_choice(data["weights"], f"{key}.weights")
+    if data.get("repair", REPAIRS[0]) not in REPAIRS:
+        raise UnknownName("repair", data["repair"], REPAIRS, key=f"{key}.repair")
     for name in names:
         _check_values(f"{key}.{name}", [data[name]], name)

@@ -35,7 +35,7 @@ class Calibration:
         moments: batch norm -> mean and (biased) variance per channel of its input in the float network; a batch
             norm called at several places is left out, as one repair could not serve them all.
         output_means: layer with a bias -> mean of each of its outputs in the float network.
-        variants: see ``compressors.calibration.variants``; filled as needed.
+        equalized: the equalised network and its calibration (see ``compressors.calibration.variants``), once made.
     """
 
     images: torch.Tensor
@@ -44,7 +44,7 @@ class Calibration:
     inputs: Mapping[str, InputStatistics]
     moments: Mapping[str, Moments]
     output_means: Mapping[str, torch.Tensor]
-    variants: dict[tuple[bool, int], tuple[nn.Module, Calibration]] = field(default_factory=dict, repr=False)
+    equalized: list[tuple[nn.Module, Calibration]] = field(default_factory=list, repr=False)
     _grids: dict[tuple[str, ActivationConfig], ActivationGrid] = field(default_factory=dict, repr=False)
 
     def grid(self, layer: str, config: ActivationConfig) -> ActivationGrid:

@@ -27,12 +27,12 @@ from compressors.registry import MethodConfig, compress
 from compressors.tensor import SlicedTensor
 
 DAMPING = 0.01  # of the mean diagonal of H, as in GPTQ: weights see fewer images than there are
-_POSITIONS = 1 << 18  # output positions that the moments are taken over; more do not change them
+_POSITIONS = 1 << 17  # output positions that the moments are taken over; more do not change them
 _ROWS = 8  # rows rounded together
-_STARTS = np.array(
-    [0.8, 0.9, 1.0, 1.1, 1.25]
-)  # the best scale under H is not the best one for the weights alone
+# factors on the scales to start from: the best ones under H are not the best for the weights alone
+_STARTS = np.array([0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0])
 _ROUNDS = 4
+_KICKS = 200
 _PRUNING_STEPS = 8
 
 
@@ -233,8 +233,9 @@ def round_second_order(
             fitted,
             group[order],
             np.ascontiguousarray(kept[part][:, order]),
-            _STARTS[2:3] if shared else _STARTS,
+            _STARTS[4:5] if shared else _STARTS,
             0 if shared else _ROUNDS,
+            _KICKS,
             own,
             np.zeros(len(own)),
         )

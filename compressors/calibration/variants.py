@@ -16,21 +16,15 @@ _REACH = 8  # images are shifted by up to an eighth of their size
 def variant(
     model: nn.Module, plan: CompressionPlan, calibration: Calibration
 ) -> tuple[nn.Module, Calibration]:
-    """The network and calibration that a plan starts from: equalised, on augmented images, or as they are.
-
-    Made once per calibration.
-    """
-    key = (plan.equalize, plan.augment)
-    if key == (False, 1):
+    """The network and calibration that a plan starts from: equalised, or as they are. Made once per calibration."""
+    if not plan.equalize:
         return model, calibration
-    known = calibration.variants
-    if key not in known:
-        images = augmented(calibration.images, plan.augment)
-        network = model
-        if plan.equalize:
-            network = equalize(model, images[:1], calibration.float_layers).network
-        known[key] = network, calibrate(network, images, calibration.float_layers)
-    return known[key]
+    if not calibration.equalized:
+        network = equalize(model, calibration.images[:1], calibration.float_layers).network
+        calibration.equalized.append(
+            (network, calibrate(network, calibration.images, calibration.float_layers))
+        )
+    return calibration.equalized[0]
 
 
 def augmented(images: torch.Tensor, versions: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from numba import njit
 
 _SWEEPS = 20  # descent stops by itself long before
 _FITTING_SWEEPS = 60
+_KICKED = 4  # columns moved at once by the local search
 
 
 @njit(cache=True, nogil=True)
@@ -66,37 +67,86 @@ def _feed_back(weight, upper, levels, order, group, keep, choice, rounded):  # t
 
 
 @njit(cache=True, nogil=True)
-def _descend(weight, hessian, levels, order, group, keep, choice, rounded):  # type: ignore[no-untyped-def]
-    """Change single columns while that lowers the error; returns ``(w - q)' H (w - q)``."""
+def _pull(weight, hessian, rounded, gradient):  # type: ignore[no-untyped-def]
+    """``H (w - q)`` into ``gradient``; returns ``(w - q)' H (w - q)``."""
     columns = weight.shape[0]
-    gradient = np.zeros(columns)
+    gradient[:] = 0.0
     for k in range(columns):
         difference = weight[k] - rounded[k]
         if difference != 0.0:
             row = hessian[k]
             for j in range(columns):
                 gradient[j] += row[j] * difference
+    error = 0.0
+    for k in range(columns):
+        error += (weight[k] - rounded[k]) * gradient[k]
+    return error
+
+
+@njit(cache=True, nogil=True)
+def _move(k, value, hessian, rounded, gradient):  # type: ignore[no-untyped-def]
+    """Give column ``k`` another value; returns by how much the error falls."""
+    step = value - rounded[k]
+    gain = step * (2.0 * gradient[k] - step * hessian[k, k])
+    rounded[k] = value
+    row = hessian[k]
+    for j in range(rounded.shape[0]):
+        gradient[j] -= row[j] * step
+    return gain
+
+
+@njit(cache=True, nogil=True)
+def _descend(hessian, levels, order, group, keep, first, choice, rounded, gradient):  # type: ignore[no-untyped-def]
+    """Change single columns, from ``first`` on, while that lowers the error; returns by how much it fell."""
+    columns = rounded.shape[0]
+    total = 0.0
     for _ in range(_SWEEPS):
         changed = False
-        for k in range(columns):
+        for c in range(columns):
+            k = (first + c) % columns
             if not keep[k]:
                 continue
             g = group[k]
             i = _nearest(levels[g], rounded[k] + gradient[k] / hessian[k, k])
             step = levels[g, i] - rounded[k]
-            gain = step * (2.0 * gradient[k] - step * hessian[k, k])
-            if gain > 1e-9 * abs(step * gradient[k]):
-                rounded[k] = levels[g, i]
+            if step * (2.0 * gradient[k] - step * hessian[k, k]) > 1e-9 * abs(step * gradient[k]):
+                total += _move(k, levels[g, i], hessian, rounded, gradient)
                 choice[k] = order[g, i]
-                row = hessian[k]
-                for j in range(columns):
-                    gradient[j] -= row[j] * step
                 changed = True
         if not changed:
             break
-    error = 0.0
-    for k in range(columns):
-        error += (weight[k] - rounded[k]) * gradient[k]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _search(hessian, levels, order, group, keep, kicks, state, choice, rounded, gradient, error):  # type: ignore[no-untyped-def]
+    """Iterated local search: kick a few columns to next levels, descend, go back if that did not help.
+
+    Returns the error reached. ``state`` is a generator's, for the same kicks on every machine.
+    """
+    columns, count = rounded.shape[0], levels.shape[1]
+    own_choice, own_rounded, own_gradient = choice.copy(), rounded.copy(), gradient.copy()
+    for _ in range(kicks):
+        reached = error
+        place = 0
+        for _ in range(_KICKED):
+            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            draw = state >> np.uint64(33)
+            k = np.int64(draw % np.uint64(columns))
+            if not keep[k]:
+                continue
+            g = group[k]
+            i = _nearest(levels[g], own_rounded[k]) + (1 if (draw >> np.uint64(20)) & np.uint64(1) else -1)
+            if 0 <= i < count:
+                reached -= _move(k, levels[g, i], hessian, own_rounded, own_gradient)
+                own_choice[k] = order[g, i]
+                place = k + 1  # the kicked column's turn to go back comes last
+        reached -= _descend(hessian, levels, order, group, keep, place, own_choice, own_rounded, own_gradient)
+        if reached < error * (1.0 - 1e-9):
+            error = reached
+            choice[:], rounded[:], gradient[:] = own_choice, own_rounded, own_gradient
+        else:
+            own_choice[:], own_rounded[:], own_gradient[:] = choice, rounded, gradient
     return error
 
 
@@ -167,21 +217,7 @@ def _fit_scale(pull, hessian, codes, group, keep, choice, scale):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def _error(weight, hessian, rounded):  # type: ignore[no-untyped-def]
-    error = 0.0
-    for k in range(weight.shape[0]):
-        difference = weight[k] - rounded[k]
-        if difference != 0.0:
-            row = hessian[k]
-            total = 0.0
-            for j in range(weight.shape[0]):
-                total += row[j] * (weight[j] - rounded[j])
-            error += difference * total
-    return error
-
-
-@njit(cache=True, nogil=True)
-def round_rows(weight, hessian, upper, codes, scale, group, keep, starts, rounds, choice, errors):  # type: ignore[no-untyped-def]
+def round_rows(weight, hessian, upper, codes, scale, group, keep, starts, rounds, kicks, choice, errors):  # type: ignore[no-untyped-def]
     """Round rows that read the same inputs.
 
     Args:
@@ -194,6 +230,7 @@ def round_rows(weight, hessian, upper, codes, scale, group, keep, starts, rounds
         keep: booleans ``[N, K]``, False where a weight is zero for good.
         starts: ``float64 [m]``, factors on the scales to start from.
         rounds: fits of the scales per start; 0 keeps them as they are.
+        kicks: of the local search from the best that the starts reached.
         choice: ``int64 [N, K]``, filled with the index of each weight's codes.
         errors: ``float64 [N]``, filled with the squared error of each row.
     """
@@ -201,26 +238,31 @@ def round_rows(weight, hessian, upper, codes, scale, group, keep, starts, rounds
     terms, _, groups = scale.shape
     count = codes.shape[3]
     levels, order = np.empty((groups, count)), np.empty((groups, count), np.int64)
-    trial, rounded = np.zeros(columns, np.int64), np.zeros(columns)
+    trial, rounded, gradient = np.zeros(columns, np.int64), np.zeros(columns), np.zeros(columns)
     for n in range(rows):
         own = codes[:, n if codes.shape[1] > 1 else 0]
         first, best = scale[:, n].copy(), scale[:, n].copy()
         pull = np.zeros(columns)
-        for k in range(columns):
-            if weight[n, k] != 0.0:
-                row = hessian[k]
-                for j in range(columns):
-                    pull[j] += row[j] * weight[n, k]
+        _pull(weight[n], hessian, pull.copy(), pull)
         errors[n] = np.inf
-        for start in starts:
-            current = first * start
+        for start in range(starts.shape[0] + 1):
+            last = start == starts.shape[0]  # the local search, from the best so far
+            current = best.copy() if last else first * starts[start]
+            if last:
+                trial[:] = choice[n]
             for fit in range(rounds + 1):
                 _lay_levels(own, current, levels, order)
-                if fit == 0:
+                if fit == 0 and not last:
                     _feed_back(weight[n], upper, levels, order, group, keep[n], trial, rounded)
                 else:
                     _place(own, current, group, keep[n], trial, rounded)
-                error = _descend(weight[n], hessian, levels, order, group, keep[n], trial, rounded)
+                error = _pull(weight[n], hessian, rounded, gradient)
+                error -= _descend(hessian, levels, order, group, keep[n], 0, trial, rounded, gradient)
+                if last and kicks:
+                    state = np.uint64(n * 977 + fit + 1)
+                    error = _search(
+                        hessian, levels, order, group, keep[n], kicks, state, trial, rounded, gradient, error
+                    )
                 before = errors[n]
                 if error < errors[n]:
                     errors[n] = error
@@ -231,7 +273,7 @@ def round_rows(weight, hessian, upper, codes, scale, group, keep, starts, rounds
                 if not _fit_scale(pull, hessian, own, group, keep[n], trial, current):
                     break
                 _place(own, current, group, keep[n], trial, rounded)
-                error = _error(weight[n], hessian, rounded)
+                error = _pull(weight[n], hessian, rounded, gradient)
                 if error < errors[n]:
                     errors[n] = error
                     choice[n] = trial

@@ -16,8 +16,6 @@ from compressors.storage import signed_width
 from compressors.tensor import SlicedTensor
 
 _LARGEST_EXPONENTS = 15  # codes stay within 16 bits
-# of the largest weight; half-open octaves of equal ratios, so that grids of more exponents meet those of fewer
-_FRACTIONS = tuple(2.0 ** (step / 16) for step in range(4, -53, -1))
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,17 @@ def power_table(bits: int, terms: int) -> np.ndarray:
     return np.unique(np.concatenate([sums, -sums]))
 
 
+def _fractions(terms: int) -> list[float]:
+    """Of the largest weight, that the largest code is tried on.
+
+    The next code of a sum may be far below the largest, which then does best above all weights. For one term the steps
+    are the same whatever the bits, so that more of them never are worse.
+    """
+    if terms == 1:
+        return [2.0 ** (step / 16) for step in range(4, -53, -1)]
+    return [2.0 ** (step / 32) for step in range(32 * min(terms - 1, 2), -73, -1)]
+
+
 def _alphabet(tensor: SlicedTensor, config: PowerOfTwoConfig) -> np.ndarray:
     return power_table(config.bits, config.terms)[None, None, None, :]
 
@@ -90,5 +99,5 @@ def compress_power_of_two(weight: np.ndarray, keep: np.ndarray, config: PowerOfT
     """Weights ``[N, K]`` by the nearest level, under the scale of least squared error; pruned weights are 0."""
     rows = to_rows(weight, keep, config.group, "channel")
     table = power_table(config.bits, config.terms)
-    codes, scale = scaled_table(np.where(rows.keep, rows.weight, 0.0), table, _FRACTIONS)
+    codes, scale = scaled_table(np.where(rows.keep, rows.weight, 0.0), table, _fractions(config.terms))
     return integer_tensor(rows, codes, scale, signed_width(table))

@@ -60,9 +60,11 @@ def compress_quantile(weight: np.ndarray, keep: np.ndarray, config: QuantileConf
 
 
 def bin_means(rows: SortedRows, entries: int) -> np.ndarray:
-    """Means ``float64 [rows, entries]`` of runs of as equally many weights as can be; of none, the weight there."""
+    """Means ``float64 [rows, entries]`` of equally many weights, those at a border counting in part on either side."""
     everyone = np.arange(len(rows.kept))
-    ends = rows.kept[:, None] * np.arange(entries + 1) // entries
-    count, total = rows.totals(everyone, ends)
-    first, last = rows.at(everyone, ends[:, :-1]), rows.at(everyone, ends[:, 1:] - 1)
-    return np.where(count > 0, np.clip(total / np.maximum(count, 1.0), first, last), first)
+    border = rows.kept[:, None] * np.arange(entries + 1) / entries
+    whole = np.floor(border).astype(np.int64)
+    cumulative = rows.sums[everyone[:, None], whole] + (border - whole) * rows.at(everyone, whole)
+    mean = np.diff(cumulative) * entries / np.maximum(rows.kept, 1)[:, None]
+    last = np.ceil(border[:, 1:]).astype(np.int64) - 1
+    return np.clip(mean, rows.at(everyone, whole[:, :-1]), rows.at(everyone, last))

@@ -48,6 +48,13 @@ class SortedRows:
         """Number and sum ``float64 [n, L]`` of the weights between ``ends [n, L + 1]``."""
         return np.diff(ends).astype(np.float64), np.diff(self.sums[row[:, None], ends])
 
+    def means(self, row: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Means ``float64 [n, L]`` of the weights between ``ends [n, L + 1]``; of none, the weight there."""
+        count, total = self.totals(row, ends)
+        first, last = self.at(row, ends[:, :-1]), self.at(row, ends[:, 1:] - 1)
+        # a mean of equal weights, a difference of sums, may come out beside them
+        return np.where(count > 0, np.clip(total / np.maximum(count, 1.0), first, last), first)
+
     def distortion(self, row: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Squared error of the nearest of ``levels [n, L]``, less the sum of squares, which no level changes."""
         count, total = self.totals(row, self.cells(row, levels))

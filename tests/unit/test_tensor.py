@@ -63,22 +63,27 @@ def test_storage_dense() -> None:
 
 def test_storage_of_pruned_weights() -> None:
     weight, keep = np.ones((2, 64)), np.zeros((2, 64), bool)
+    weight[:, :4] = [[1.0, -2.0, 3.0, -4.0], [-7.0, 6.0, -5.0, 2.0]]
     keep[:, :4] = True  # 8 of 128 kept: a bitmap of 128 bits and the codes of 8
     assert compress(weight, UniformConfig(4, "minmax"), keep).storage_bits == 128 + 8 * 4 + 2 * 32
     assert compress(weight, BinaryConfig(2), keep).storage_bits == 128 + 8 * 2 + 4 * 32
     # ternary: a bitmap and 8 signs beat 2 bits for each, and 2 bits behind a bitmap
+    weight[:, :4] = np.sign(weight[:, :4])
     assert compress(weight, TernaryConfig(1), keep).storage_bits == 128 + 8 + 2 * 32
 
 
 def test_storage_of_ternary_terms_takes_the_smallest() -> None:
-    codes = np.ones((2, 1, 10), int)
-    codes[0, 0, 5:] = codes[1, 0, 5:] = 0
+    codes = np.zeros((2, 1, 10), int)
+    codes[0, 0, :5] = [1, 1, -1, -1, 1]
+    codes[1, 0, :5] = [1, -1, 1, -1, 1]
     # two bits for each term of 10 weights: 40; behind one bitmap: 10 + 5 * 2 * 2 = 30; a bitmap per term and
-    # signs: 20 + 10 = 30; and two scales
+    # signs: 20 + 10 = 30; and two scales; a table of 5 tuples takes 10 * 3 + 5 * 4
     assert ternary(codes.tolist()).storage_bits == 30 + 64
     codes[1] = 0
     codes[1, 0, 0] = 1  # a bitmap per term: 20 + 5 + 1
     assert ternary(codes.tolist()).storage_bits == 26 + 64
+    codes[0, 0], codes[1, 0] = 1, -1  # a single tuple: its table of 4 bits, and no index
+    assert ternary(codes.tolist()).storage_bits == 4 + 64
 
 
 def test_digest_tells_every_part_apart() -> None:

@@ -1,0 +1,69 @@
+"""The accuracy benchmark as one figure: loss of every condition, ours, the plain recipe's, the peers', and the bar."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from dse.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, new_figure, paper_style, render
+from dse.files import write_atomically
+from tests.benchmarks.accuracy_rows import Measured
+from tests.benchmarks.conditions import Condition
+
+_TICKS = (-1, 0, 1, 2, 5, 10, 20, 50)
+_PEERS = {"brevitas": (ORANGE, "D"), "nncf": (GREEN, "s"), "torchao": (PURPLE, "^")}
+
+
+def draw_losses(measured: Measured, conditions: Sequence[Condition], stem: Path) -> list[Path]:
+    """Draw ``stem.png`` and ``stem.svg``; linear up to one point of loss, logarithmic beyond."""
+    with paper_style():
+        figure = new_figure(height_in=0.9 + 0.21 * len(conditions), width_in=5.2)
+        axes = figure.add_subplot()
+        for y, condition in enumerate(conditions):
+            _draw_condition(axes, measured, condition, y)
+        _label(axes, measured, conditions)
+        handles, labels = axes.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=len(unique))
+        files = render(figure)
+    return [
+        write_atomically(stem.with_name(f"{stem.name}.{suffix}"), content)
+        for suffix, content in files.items()
+    ]
+
+
+def _draw_condition(axes: Axes, measured: Measured, condition: Condition, y: int) -> None:
+    losses, plain = measured.losses(condition.name), measured.plain_losses(condition.name)
+    if not measured.quick:
+        axes.plot([condition.bar] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.1, label="asked for, at most")
+    axes.plot(
+        statistics.mean(plain), y, "o", mfc="white", mec=GREY, ms=4.2, mew=0.9, label="nearest, norms matched"
+    )
+    for name, loss in measured.peer_losses(condition.name).items():
+        package = name.split()[0]
+        colour, marker = _PEERS.get(package, (GREY, "x"))
+        axes.plot(loss, y, marker, color=colour, ms=3.4, mew=0, alpha=0.85, label=package, ls="none")
+    axes.plot([min(losses), max(losses)], [y, y], color=BLUE, lw=1.6, solid_capstyle="round")
+    axes.plot(statistics.mean(losses), y, "o", color=BLUE, ms=4.6, mew=0, label="ours", zorder=5)
+
+
+def _label(axes: Axes, measured: Measured, conditions: Sequence[Condition]) -> None:
+    axes.set_xscale("symlog", linthresh=1.0, linscale=0.8)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.3), max(high, 12.0))
+    axes.xaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in _TICKS])
+    axes.set_yticks(range(len(conditions)), [condition.name for condition in conditions])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(conditions) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.axvline(0, color=GREY, lw=0.6, zorder=0)
+    axes.set_xlabel(
+        f"loss in points against float ({measured.float_percent:.2f} % of {measured.test_images:,} test images)"
+    )
+    axes.set_ylabel("weights / activations (bits)")

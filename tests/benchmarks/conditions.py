@@ -1,0 +1,191 @@
+"""What the accuracy benchmark measures: one declarative list of conditions, each with the loss that is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from compressors.calibration.observe import Calibration
+from compressors.graph import Layer
+from compressors.methods.binary import BinaryConfig
+from compressors.methods.prune import global_sparsity
+from compressors.methods.ternary import TernaryConfig
+from compressors.methods.uniform import UniformConfig
+from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan, Reconstruction
+from compressors.registry import MethodConfig
+from compressors.shrink import removable
+
+Layers = Callable[[nn.Module, Calibration], dict[str, LayerPlan]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are repaired; batch norms and biases are always matched.
+
+    Attributes:
+        name: for people.
+        rounding: of a layer's weights.
+        steps: of reconstruction per unit; None for none.
+        augment: versions of each calibration image.
+    """
+
+    name: str
+    rounding: str
+    steps: int | None = None
+    augment: int = 1
+
+
+PLAIN = Recipe("nearest, batch norms matched", "nearest")
+SECOND_ORDER = Recipe("second order", "second_order")
+RECONSTRUCTION = Recipe("second order + reconstruction", "second_order", steps=400, augment=4)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One line of the table.
+
+    Attributes:
+        name: weights / activations in bits.
+        bar: loss in points of accuracy, at most.
+        recipe: repairs in use.
+        layers: what is done to which layer.
+    """
+
+    name: str
+    bar: float
+    recipe: Recipe
+    layers: Layers
+
+    def plan(
+        self, model: nn.Module, calibration: Calibration, recipe: Recipe, steps: int | None = None
+    ) -> CompressionPlan:
+        """The plan with a recipe; ``steps`` replaces those of a reconstruction."""
+        plans = self.layers(model, calibration)
+        reconstruct = None if recipe.steps is None else Reconstruction(steps=steps or recipe.steps)
+        return CompressionPlan(
+            tuple((name, replace(plan, rounding=recipe.rounding)) for name, plan in plans.items()),
+            batch_norm="match",
+            bias="match",
+            augment=recipe.augment,
+            reconstruct=reconstruct,
+        )
+
+
+def everywhere(
+    weight: MethodConfig, activation: int | None, ends: MethodConfig | None = None, pattern: str = "element"
+) -> Layers:
+    """The same for every layer; ``ends`` for the weights of the first and the last one."""
+
+    def layers(_: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
+        grid = None if activation is None else ActivationConfig(activation)
+        names = [layer.name for layer in calibration.layers]
+        plans = {name: LayerPlan(weight, grid, pattern=pattern) for name in names}
+        if ends is not None:
+            plans |= {name: LayerPlan(ends, grid) for name in (names[0], names[-1])}
+        return plans
+
+    return layers
+
+
+def inside(weight: MethodConfig, pattern: str) -> Layers:
+    """A pattern in all layers but the first and the last, whose weights get the same grid and stay dense."""
+
+    def layers(model: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
+        names = [layer.name for layer in calibration.layers]
+        plans = everywhere(weight, None, pattern=pattern)(model, calibration)
+        return plans | {name: LayerPlan(weight) for name in (names[0], names[-1])}
+
+    return layers
+
+
+def unstructured(fraction: float) -> Layers:
+    """``fraction`` of all weights are zero, none of them in the first and the last layer; the rest have 8 bits.
+
+    One threshold over all layers of the squared weights, each divided by its layer's sum: what a weight is worth to
+    its layer's output where inputs are alike.
+    """
+
+    def layers(model: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
+        names = [layer.name for layer in calibration.layers]
+        weights = {name: model.get_submodule(name).weight.detach().double().numpy() for name in names}
+        importance = {name: np.square(weights[name]) for name in names[1:-1]}
+        importance = {name: values / values.sum() for name, values in importance.items()}
+        total = sum(values.size for values in weights.values())
+        share = fraction * total / sum(values.size for values in importance.values())
+        dropped = global_sparsity(importance, share)
+        return {name: LayerPlan(UniformConfig(8), sparsity=dropped.get(name, 0.0)) for name in names}
+
+    return layers
+
+
+def structured(share: float) -> Layers:
+    """The same part of the channels goes wherever only layers read them, until ``share`` of the work is left."""
+
+    def layers(model: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
+        readers = removable(model, calibration.images[:1], calibration.float_layers)
+        whole = macs(calibration.layers)
+        fractions = np.arange(0.0, 1.0, 0.005)
+        left = [_macs_left(calibration.layers, readers, fraction) / whole for fraction in fractions]
+        sparsity = float(fractions[next(i for i, value in enumerate(left) if value <= share)])
+        return {
+            layer.name: LayerPlan(UniformConfig(8), sparsity=sparsity, pattern="channel")
+            if layer.name in readers
+            else LayerPlan(UniformConfig(8))
+            for layer in calibration.layers
+        }
+
+    return layers
+
+
+def macs(layers: Sequence[Layer]) -> int:
+    """Multiply-accumulates of all layers for one image."""
+    return sum(math.prod(layer.weight_shape) * _pixels(layer) for layer in layers)
+
+
+def _macs_left(layers: Sequence[Layer], readers: dict[str, tuple[str, ...]], fraction: float) -> float:
+    """The same with ``fraction`` of the output channels of each layer in ``readers`` gone."""
+    sources = {reader: name for name, names in readers.items() for reader in names}
+    widths = {layer.name: layer.weight_shape[0] for layer in layers}
+
+    def kept(name: str | None) -> float:
+        return 1.0 if name not in readers else 1.0 - round(fraction * widths[name]) / widths[name]
+
+    return sum(
+        math.prod(layer.weight_shape) * _pixels(layer) * kept(layer.name) * kept(sources.get(layer.name))
+        for layer in layers
+    )
+
+
+def _pixels(layer: Layer) -> int:
+    return math.prod(layer.output_shape[1:]) if layer.kind == "conv2d" else math.prod(layer.output_shape[:-1])
+
+
+_EIGHT = UniformConfig(8)
+_TERNARY, _TERNARY_2 = TernaryConfig(1), TernaryConfig(2, refine="joint")
+_BINARY_2 = BinaryConfig(2, refine="joint")
+
+CONDITIONS = (
+    Condition("8 / 8", 0.1, SECOND_ORDER, everywhere(_EIGHT, 8)),
+    Condition("4 / 8", 0.2, SECOND_ORDER, everywhere(UniformConfig(4), 8)),
+    Condition("4 / 4", 0.5, SECOND_ORDER, everywhere(UniformConfig(4), 4)),
+    Condition("3 / 8", 0.6, SECOND_ORDER, everywhere(UniformConfig(3), 8)),
+    Condition("2 / 8", 1.5, RECONSTRUCTION, everywhere(UniformConfig(2), 8)),
+    Condition("ternary / float", 2.0, RECONSTRUCTION, everywhere(_TERNARY, None)),
+    Condition("ternary / 8", 2.5, RECONSTRUCTION, everywhere(_TERNARY, 8)),
+    Condition("ternary, ends 8 bits / float", 1.2, RECONSTRUCTION, everywhere(_TERNARY, None, _EIGHT)),
+    Condition("ternary, ends 8 bits / 8", 1.6, RECONSTRUCTION, everywhere(_TERNARY, 8, _EIGHT)),
+    Condition("ternary, two planes / 8", 0.3, SECOND_ORDER, everywhere(_TERNARY_2, 8)),
+    Condition("binary, two planes / 8", 2.0, RECONSTRUCTION, everywhere(_BINARY_2, 8)),
+    Condition("8, 2:4 sparse / float", 0.5, SECOND_ORDER, inside(_EIGHT, "2:4")),
+    Condition("8, 70 % zeros / float", 1.0, SECOND_ORDER, unstructured(0.7)),
+    Condition("8, 80 % zeros / float", 3.0, SECOND_ORDER, unstructured(0.8)),
+    Condition("8, 73 % of the MACs / float", 1.5, SECOND_ORDER, structured(0.73)),
+)
+"""In the order of the table; "ends" are the first and the last layer, which count like all others unless named."""
+
+SECONDS = (("4 / 8", 20.0), ("ternary / 8", 60.0))
+"""Condition whose conversion is timed -> seconds on two cores, at most."""
