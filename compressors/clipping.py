@@ -103,6 +103,8 @@ def kl_clip(magnitudes_sorted: np.ndarray, levels: int) -> float:
 def _divergence(ends: np.ndarray, length: int, levels: int) -> float:
     """Divergence of the first ``length`` bins from their merger to ``levels``; ``ends [bins + 1]`` counts up."""
     inside = np.diff(ends[: length + 1]).astype(np.float64)
+    if not inside.any():  # everything lies beyond the clipping point
+        return math.inf
     clipped = inside.copy()
     clipped[-1] += ends[-1] - ends[length]
     starts = np.arange(levels) * length // levels

@@ -37,7 +37,7 @@ from compressors.model import CompressedModel, ConversionReport
 from compressors.parallel import Lanes
 from compressors.plan import CompressionPlan, LayerPlan
 from compressors.registry import compress
-from compressors.shrink import shrink, silent_inputs, zero_channels
+from compressors.shrink import shrink, silent_inputs, silent_outputs, zero_channels
 from compressors.slicing import narrowed
 from compressors.tensor import SlicedTensor
 
@@ -92,11 +92,11 @@ class Conversion:
         self.plans = dict(plan.layers)
         self.graph = trace(self.network, calibration.float_layers)
         self.silent: dict[str, np.ndarray] = {}
+        self.gone: dict[str, np.ndarray] = {}
         self.kept = self._silence_channels()
         self.nodes = {node.name: node for node in self.graph.graph.nodes}
         versions = plan.augment if plan.reconstruct is not None else 1
         self.images = augmented(calibration.images, versions)
-        self.own_chunks = -(-len(calibration.images) // CHUNK)
         self.stream = Stream(self.graph, self.images, pool)
         self._floats: Stream | None = None
         self.layers: dict[str, CompressedLayer] = {}
@@ -115,7 +115,8 @@ class Conversion:
             self.stream.hold(unit.start)
             for name in unit.nodes:
                 self._pass(self.nodes[name], names)
-            if self.plan.reconstruct is not None and any(name in self.tensors for name in unit.layers):
+            fitted = unit.whole and any(name in self.tensors for name in unit.layers)
+            if self.plan.reconstruct is not None and fitted:
                 with self._timed("reconstruction"):
                     self._reconstruct(unit)
         for handle in self._handles:  # the compressed model brings its own
@@ -138,15 +139,15 @@ class Conversion:
         return CompressedModel(network, layers, tensors, self.grids, report, self.kept)
 
     def _narrowed(self, name: str, tensor: SlicedTensor) -> SlicedTensor:
-        rows = self.kept.get(name, np.ones(tensor.shape[0], bool))
+        gone = self.gone.get(name, np.zeros(tensor.shape[0], bool))
         silent = self.silent.get(name, np.zeros(tensor.shape[1], bool))
-        return narrowed(tensor, rows, ~silent)
+        return narrowed(tensor, ~gone, ~silent)
 
     def _alive(self, name: str, weight: np.ndarray) -> np.ndarray:
         """Booleans of the weight's shape, False in channels that are silenced."""
         alive = np.ones(weight.shape, bool)
-        if name in self.kept:
-            alive[~self.kept[name]] = False
+        if name in self.gone:
+            alive[self.gone[name]] = False
         if name in self.silent:
             alive[:, self.silent[name]] = False
         return alive
@@ -159,6 +160,7 @@ class Conversion:
         if kept:
             example, floats = self.calibration.images[:1], self.calibration.float_layers
             self.silent = silent_inputs(self.network, kept, example, floats)
+            self.gone = silent_outputs(self.network, kept, example, floats)
             zero_channels(self.network, kept, example, floats)
         return kept
 
@@ -240,7 +242,11 @@ class Conversion:
 
     def _read(self, stream: Stream, node: fx.Node) -> list[torch.Tensor]:
         """What a node reads for the calibration images as they are: their further versions only train."""
-        return stream[node.all_input_nodes[0].name][: self.own_chunks]
+        return self._own(stream[node.all_input_nodes[0].name])
+
+    def _own(self, chunks: list[torch.Tensor]) -> list[torch.Tensor]:
+        count = len(self.calibration.images)
+        return [chunk[: count - i * CHUNK] for i, chunk in enumerate(chunks[: -(-count // CHUNK)])]
 
     def _reconstruct(self, unit: Unit) -> None:
         """Fit the unit, and let the images through it once more."""
@@ -261,6 +267,7 @@ class Conversion:
                 self.floats[unit.end],
                 settings,
                 self.pool,
+                len(self.calibration.images),
             )
             tensors = {n: latent.tensor() if fit.kept else self.tensors[n] for n, latent in latents.items()}
             self.cache[key] = FittedUnit(tensors, self._affine(unit), (fit.before, fit.after))
@@ -322,7 +329,7 @@ class Conversion:
 
     def _match_bias(self, name: str, node: fx.Node, module: nn.Module) -> None:
         chunks = self.stream[node.name]
-        shift = self.calibration.output_means[name] - output_means(module, chunks[: self.own_chunks])
+        shift = self.calibration.output_means[name] - output_means(module, self._own(chunks))
         module.bias.add_(shift)
         shaped = shift[:, None, None] if isinstance(module, nn.Conv2d) else shift
         self.stream.replace(node.name, [chunk + shaped for chunk in chunks])

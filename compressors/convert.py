@@ -12,7 +12,9 @@ the network whose answers on the calibration images are nearer to the float netw
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +25,11 @@ from compressors.calibration.observe import Calibration
 from compressors.calibration.stream import CHUNK
 from compressors.calibration.variants import variant
 from compressors.conversion import Conversion, LayerCache
-from compressors.errors import UnknownName
+from compressors.errors import BadTensor, UnknownName
 from compressors.model import CompressedModel
 from compressors.parallel import Lanes, lanes
 from compressors.plan import CompressionPlan
+from compressors.registry import check_weights
 
 
 @torch.no_grad()
@@ -50,9 +53,14 @@ def convert(
     """
     cache = {} if cache is None else cache
     known = {layer.name for layer in calibration.layers}
-    for name, _ in plan.layers:
+    for name, layer in plan.layers:
         if name not in known:
             raise UnknownName("layer", name, known, key="plan.layers")
+        if layer.weight is not None:
+            try:
+                check_weights(model.get_submodule(name).weight.detach().float().numpy())
+            except BadTensor as error:
+                raise BadTensor(f"layer {name}: {error}") from error
     model, calibration = variant(model, plan, calibration)
     with lanes() as pool:
         repaired = Conversion(model, plan, calibration, cache, pool).run()
@@ -79,12 +87,23 @@ def _cheap(plan: CompressionPlan) -> CompressionPlan:
 
 
 def _answers(network: nn.Module, calibration: Calibration, pool: Lanes) -> list[torch.Tensor]:
+    """Each output of the network for all images."""
     own = copy.deepcopy(network).float().eval()
-    return pool.map(own, calibration.images.split(CHUNK))
+    chunks = pool.map(lambda images: _outputs(own(images)), calibration.images.split(CHUNK))
+    return [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+
+
+def _outputs(answer: Any) -> list[torch.Tensor]:
+    if isinstance(answer, torch.Tensor):
+        return [answer]
+    parts = answer.values() if isinstance(answer, Mapping) else answer
+    return [output for part in parts for output in _outputs(part)]
 
 
 def _divergence(target: list[torch.Tensor], answer: list[torch.Tensor]) -> float:
-    """Mean Kullback-Leibler divergence of the answers from the float network's, in nats per image."""
-    p, q = (functional.log_softmax(torch.cat(a).double().flatten(1), 1) for a in (target, answer))
-    value = float((p.exp() * (p - q)).sum(1).mean())
+    """Mean Kullback-Leibler divergence of the answers from the float network's, in nats per image, of all outputs."""
+    value = 0.0
+    for outputs in zip(target, answer, strict=True):
+        p, q = (functional.log_softmax(output.double().flatten(1), 1) for output in outputs)
+        value += float((p.exp() * (p - q)).sum(1).mean())
     return value if np.isfinite(value) else float("inf")

@@ -189,12 +189,14 @@ class Unit:
         start, end: names of the nodes whose value goes in and comes out.
         nodes: names of what runs between them, ``end`` included, in order.
         layers: paths of the compressible layers among them.
+        whole: no other value of the unit is read behind it (one is where the network has several outputs).
     """
 
     start: str
     end: str
     nodes: tuple[str, ...]
     layers: tuple[str, ...]
+    whole: bool = True
 
 
 def find_units(graph: fx.GraphModule, layers: Collection[str]) -> tuple[Unit, ...]:
@@ -213,7 +215,8 @@ def find_units(graph: fx.GraphModule, layers: Collection[str]) -> tuple[Unit, ..
         if own and (
             not following or any(n.op == "call_module" and str(n.target) in layers for n in following)
         ):
-            units.append(Unit(nodes[start].name, nodes[cut].name, tuple(n.name for n in inside), own))
+            whole = all(last.get(n, -1) <= cut for n in nodes[:cut])
+            units.append(Unit(nodes[start].name, nodes[cut].name, tuple(n.name for n in inside), own, whole))
             start = cut
     return tuple(units)
 

@@ -61,4 +61,10 @@ class LevelGrid:
 
     def tensor(self, choice: np.ndarray, scale: np.ndarray, keep: np.ndarray) -> SlicedTensor:
         """The sliced tensor of the code tuples ``choice [N, K]`` under ``scale [terms, N, groups]``."""
-        return with_codes(self.like, self.select(choice, keep), scale)
+        codes = self.select(choice, keep)
+        if (
+            self.like.encoding != "binary"
+        ):  # where a term is scaled by zero all codes are the same, and none is least
+            unused = np.repeat(scale == 0.0, codes.shape[2] // scale.shape[2], 2)
+            codes = np.where(unused, 0, codes)
+        return with_codes(self.like, codes, scale)

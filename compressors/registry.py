@@ -149,16 +149,25 @@ def compress(weight: np.ndarray, config: MethodConfig, keep: np.ndarray | None =
         BadTensor: NaN, infinity, a weight that no float32 scale can hold, or an empty tensor.
     """
     _load()
+    check_weights(weight)
+    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    mask = np.ones(rows.shape, bool) if keep is None else keep.reshape(rows.shape)
+    tensor = _methods[method_name(config)][1](rows, mask, config)
+    return dataclasses.replace(tensor, shape=tuple(weight.shape))
+
+
+def check_weights(weight: np.ndarray) -> None:
+    """Refuse a weight tensor that cannot be compressed.
+
+    Raises:
+        BadTensor: see :func:`compress`.
+    """
     if weight.size == 0 or weight.ndim < 2:
         raise BadTensor(
             f"a weight tensor of shape {weight.shape}: expected [outputs, inputs, ...], none empty"
         )
-    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
-    beyond = ~(np.abs(rows) <= _LARGEST_WEIGHT)  # NaN compares False
+    beyond = ~(np.abs(weight.astype(np.float64)) <= _LARGEST_WEIGHT)  # NaN compares False
     if beyond.any():
         raise BadTensor(
             f"{int(beyond.sum())} of {weight.size} weights are NaN, infinite or beyond {_LARGEST_WEIGHT:g}"
         )
-    mask = np.ones(rows.shape, bool) if keep is None else keep.reshape(rows.shape)
-    tensor = _methods[method_name(config)][1](rows, mask, config)
-    return dataclasses.replace(tensor, shape=tuple(weight.shape))

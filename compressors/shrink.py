@@ -89,6 +89,24 @@ def silent_inputs(
     return silent
 
 
+def silent_outputs(
+    network: nn.Module,
+    kept: Mapping[str, np.ndarray],
+    example: torch.Tensor,
+    float_layers: Collection[str] = (),
+) -> dict[str, np.ndarray]:
+    """Layer -> booleans ``[outputs]``, True where :func:`zero_channels` silences it; depthwise layers go along.
+
+    Args and raises: see :func:`zero_channels`; ``network`` is left as it is.
+    """
+    return {
+        stop.name: cut.gone(stop).numpy()
+        for name, cut in _cuts(network, kept, example, float_layers).items()
+        for stop in (Stop(name, 1), *cut.way.passed)
+        if isinstance(network.get_submodule(stop.name), COMPRESSIBLE)
+    }
+
+
 @torch.no_grad()
 def shrink(
     network: nn.Module,

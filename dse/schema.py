@@ -129,8 +129,7 @@ class AnalyzeOptions:
     choices: Optional[List[str]] = None
     roundings: List[str] = field(default_factory=lambda: ["nearest", "second_order"])
     activation_bits: List[int] = field(default_factory=lambda: [8, 4, 3, 2])
-    repairs: List[str] = field(default_factory=lambda: ["second_order", "reconstruct"])
-    reconstruct_steps: int = 60
+    repairs: List[str] = field(default_factory=lambda: ["nearest", "second_order"])
 
 
 @dataclass

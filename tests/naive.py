@@ -134,3 +134,39 @@ def convolution(
             pixel = padded[first + c, y * stride + i * dilation, x * stride + j * dilation]
             result[o, y, x] += pixel * kernel[o, c, i, j]
     return result
+
+
+def quadratic(hessian: np.ndarray, row: Sequence[float], rounded: Sequence[float]) -> float:
+    """``(w - q)' H (w - q)``."""
+    gap = [w - q for w, q in zip(row, rounded, strict=True)]
+    return float(sum(a * hessian[i, j] * b for i, a in enumerate(gap) for j, b in enumerate(gap)))
+
+
+def least_quadratic(hessian: np.ndarray, row: Sequence[float], levels: Sequence[Sequence[float]]) -> float:
+    """The least ``(w - q)' H (w - q)`` over every choice of a level ``q_k`` from ``levels[k]``."""
+    return min(quadratic(hessian, row, choice) for choice in itertools.product(*levels))
+
+
+def gptq(hessian: np.ndarray, row: np.ndarray, levels: Sequence[Sequence[float]]) -> list[float]:
+    """Round column by column; those to come take up each error as least squares says (arXiv 2210.17323)."""
+    rest, rounded = np.array(row, np.float64), []
+    for k, choices in enumerate(levels):
+        rounded.append(min(choices, key=lambda level: abs(level - rest[k])))
+        error = rest[k] - rounded[k]
+        if k + 1 < len(rest):
+            # the best change d of the rest minimises (e, d)' H (e, d) over the columns not yet rounded
+            rest[k + 1 :] += np.linalg.solve(hessian[k + 1 :, k + 1 :], hessian[k + 1 :, k] * error)
+    return rounded
+
+
+def patches(
+    image: np.ndarray, kernel: tuple[int, int], stride: int = 1, padding: int = 0, dilation: int = 1
+) -> np.ndarray:
+    """``[channels, h, w]`` to ``[places, channels * kh * kw]``: what a filter lies on at each of its places."""
+    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    (kh, kw), rows = kernel, []
+    for y in range(0, padded.shape[1] - dilation * (kh - 1), stride):
+        for x in range(0, padded.shape[2] - dilation * (kw - 1), stride):
+            ys, xs = y + dilation * np.arange(kh), x + dilation * np.arange(kw)
+            rows.append(padded[:, ys][:, :, xs].ravel())
+    return np.array(rows)

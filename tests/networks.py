@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -54,4 +56,96 @@ def residual(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Residual()
+    return settled(model, images(32, seed=99), seed)
+
+
+class Separable(nn.Module):
+    """MobileNet's way: a stem, depthwise and pointwise convolutions with ReLU6, one block with a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _normed(nn.Conv2d(3, 8, 3, padding=1, bias=False))
+        self.depthwise1 = _normed(nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False))
+        self.pointwise1 = _normed(nn.Conv2d(8, 10, 1, bias=False))
+        self.depthwise2 = _normed(nn.Conv2d(10, 10, 3, padding=1, groups=10, bias=False))
+        self.pointwise2 = nn.Sequential(nn.Conv2d(10, 10, 1, bias=False), nn.BatchNorm2d(10))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pointwise1(self.depthwise1(self.stem(x)))
+        x = self.pointwise2(self.depthwise2(x)) + x
+        return self.linear(torch.flatten(self.pool(x), 1))
+
+
+def _normed(layer: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU6())
+
+
+class Flattened(nn.Module):
+    """A convolution without batch norm, flattened by ``view`` on the batch size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.linear = nn.Linear(36, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x))
+        return self.linear(x.view(x.size(0), -1))
+
+
+class TwoHeads(nn.Module):
+    """One trunk, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Conv2d(3, 4, 3, stride=2)
+        self.left, self.right = nn.Linear(36, 3), nn.Linear(36, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.relu(self.trunk(x)).flatten(1)
+        return self.left(x), self.right(x)
+
+
+def perceptron() -> nn.Module:
+    """Linear layers alone, without batch norm."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 20), nn.ReLU(), nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 5)
+    )
+
+
+def vgg() -> nn.Module:
+    """A chain with max pooling, biases in front of batch norms, a grouped convolution and two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1, groups=2),
+        nn.BatchNorm2d(12),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(48, 16),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(16, 5),
+    )
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "residual": Residual,
+    "separable": Separable,
+    "vgg": vgg,
+    "perceptron": perceptron,
+    "flattened": Flattened,
+}
+
+
+def network(name: str, seed: int = 0) -> nn.Module:
+    """A settled network of ``NETWORKS``; the same at every call with one seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = NETWORKS[name]()
     return settled(model, images(32, seed=99), seed)

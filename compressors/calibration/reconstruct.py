@@ -170,6 +170,7 @@ def reconstruct(
     targets: Sequence[torch.Tensor],
     settings: Reconstruction,
     lanes: Lanes,
+    images: int = 0,
 ) -> UnitFit:
     """Fit a unit of the compressed network; changes the latents and, in place, batch norms and biases.
 
@@ -181,6 +182,7 @@ def reconstruct(
         inputs: what the unit reads in the compressed network, in chunks.
         targets: what it should answer, in chunks.
         settings: steps and batch.
+        images: how many there are, of which the inputs hold several versions (see ``variants.augmented``); 0: one.
 
     Where the fitted unit is not better on the images held out, everything but the latents is put back.
     """
@@ -188,7 +190,7 @@ def reconstruct(
     runs = [_UnitRun(graph, unit, grids) for _ in range(_SHARDS)]
     affine = _affine_parameters(graph, unit)
     saved = [p.detach().clone() for p in affine]
-    training, judging = _split(len(read))
+    training, judging = _split(len(read), images or len(read))
     energy = wanted.square().mean().clamp_min(1e-30)
 
     def error() -> float:
@@ -198,7 +200,7 @@ def reconstruct(
             return (run.output(read[index], weights) - wanted[index]).square().double().sum()
 
         with torch.no_grad():
-            parts = lanes.map(piece, runs, judging.tensor_split(_SHARDS))
+            parts = lanes.map(piece, runs, _shards(judging))
         return float(torch.stack(parts).sum() / wanted[judging].numel() / energy)
 
     before = error()
@@ -242,12 +244,17 @@ def _step(
         return torch.autograd.grad(loss, leaves)
 
     with torch.enable_grad():
-        parts = lanes.map(piece, runs, read.tensor_split(_SHARDS), wanted.tensor_split(_SHARDS))
+        parts = lanes.map(piece, runs, _shards(read), _shards(wanted))
     gradients = [torch.stack(shards).sum(0) for shards in zip(*parts, strict=True)]
     for latent, gradient in zip(latents.values(), gradients, strict=False):
         latent.pull(gradient)
     for parameter, gradient in zip(affine, gradients[len(latents) :], strict=True):
         parameter.grad = gradient
+
+
+def _shards(values: torch.Tensor) -> list[torch.Tensor]:
+    """At most ``_SHARDS`` pieces, none empty: not every network takes no images."""
+    return [piece for piece in values.tensor_split(_SHARDS) if len(piece)]
 
 
 def _affine_parameters(graph: fx.GraphModule, unit: Unit) -> list[nn.Parameter]:
@@ -264,10 +271,13 @@ def _affine_parameters(graph: fx.GraphModule, unit: Unit) -> list[nn.Parameter]:
     return [p.requires_grad_() for p in unique]
 
 
-def _split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices that train and indices that judge; all do both where there are too few to hold any out."""
+def _split(count: int, images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices that train and indices that judge; all do both where there are too few images to hold any out.
+
+    Of an image held out all versions are: ``i``, ``images + i``, ...
+    """
     every = torch.arange(count)
-    if count < 2 * _HELD_OUT:
+    if images < 2 * _HELD_OUT:
         return every, every
-    held = every % _HELD_OUT == _HELD_OUT - 1
+    held = every % images % _HELD_OUT == _HELD_OUT - 1
     return every[~held], every[held]

@@ -27,12 +27,10 @@ from compressors.registry import MethodConfig, compress
 from compressors.tensor import SlicedTensor
 
 DAMPING = 0.01  # of the mean diagonal of H, as in GPTQ: weights see fewer images than there are
+_NOISE = 1e-8  # of the mean square: what varies less is not told from rounding
 _POSITIONS = 1 << 17  # output positions that the moments are taken over; more do not change them
 _ROWS = 8  # rows rounded together
-# factors on the scales to start from: the best ones under H are not the best for the weights alone
-_STARTS = np.array([0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0])
-_ROUNDS = 4
-_KICKS = 200
+_COARSE, _FINE = 9, 32  # levels: a coarse grid has many local optima, and a fine one none that matter
 _PRUNING_STEPS = 8
 
 
@@ -43,7 +41,7 @@ class InputMoments:
     Attributes:
         second: ``float64 [c, K, K]``, ``H``, damped so that it is positive definite.
         cross: ``float64 [c, K, K]``, ``C``, of the float network's inputs with these.
-        flat: ``float64 [c, K, K]``, second moments of the float network's inputs.
+        flat: ``float64 [c, K, K]``, second moments of the float network's inputs, damped alike.
     """
 
     second: torch.Tensor
@@ -109,10 +107,14 @@ def input_moments(
 
     def moments(turn: int, x: torch.Tensor, z: torch.Tensor) -> list[torch.Tensor]:
         flat, own = columns(module, x, thin, turn), columns(module, z, thin, turn)
+        if centred:
+            flat, own = flat - middle, own - middle
         pairs = [own.transpose(1, 2) @ own, flat.transpose(1, 2) @ own, flat.transpose(1, 2) @ flat]
         counted = torch.tensor(float(own.shape[1]), dtype=torch.float64)
         return [*(m.double() for m in (*pairs, own.sum(1), flat.sum(1))), counted]
 
+    # near the mean, so that little is lost when it is taken out
+    middle = columns(module, rounded[0], thin).mean(1, keepdim=True)
     total: list[torch.Tensor] | None = None
     for start in range(0, len(floats), 4):
         piece = range(start, min(start + 4, len(floats)))
@@ -121,17 +123,20 @@ def input_moments(
     assert total is not None
     second, cross, flat, own_sum, flat_sum, count = total
     second, cross, flat = second / count, cross / count, flat / count
+    square = second.diagonal(dim1=1, dim2=2)
     if centred:
         own_mean, flat_mean = own_sum / count, flat_sum / count
         second = second - own_mean[:, :, None] * own_mean[:, None, :]
         cross = cross - flat_mean[:, :, None] * own_mean[:, None, :]
         flat = flat - flat_mean[:, :, None] * flat_mean[:, None, :]
+        square = square + middle[:, 0].double() * (2.0 * own_mean + middle[:, 0])
     damp = second.diagonal(dim1=1, dim2=2).mean(1)
-    # where nothing varies no weight matters; the identity then rounds to nearest
-    ridge = torch.where(damp > 1e-20, DAMPING * damp, 1.0)
-    eye = torch.eye(second.shape[1], dtype=torch.float64)
-    # the ridge pulls the target towards the weights themselves, not towards zero
-    return InputMoments(second + ridge[:, None, None] * eye, cross + ridge[:, None, None] * eye, flat)
+    ridge = torch.maximum(DAMPING * damp, _NOISE * square.mean(1))
+    # where nothing is read no weight matters; the identity then rounds to nearest
+    ridge = torch.where(ridge > 1e-22, ridge, 1.0)
+    eye = ridge[:, None, None] * torch.eye(second.shape[1], dtype=torch.float64)
+    # in all three, as if noise were read beside: it pulls the target to the weights themselves, not to zero
+    return InputMoments(second + eye, cross + eye, flat + eye)
 
 
 def target_weights(weight: np.ndarray, moments: InputMoments) -> np.ndarray:
@@ -215,7 +220,9 @@ def round_second_order(
     groups = moments.second.shape[0]
     size = rows.shape[0] // groups
     codes = grid.codes.astype(np.float64)
-    shared = grid.shared
+    starts, rounds, kicks = _effort(codes.shape[3])
+    if grid.shared:
+        starts, rounds = np.ones(1), 0
     pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, slice]] = []
     for c in range(groups):
         order, hessian, upper = _ordered(moments.second[c])
@@ -233,9 +240,9 @@ def round_second_order(
             fitted,
             group[order],
             np.ascontiguousarray(kept[part][:, order]),
-            _STARTS[4:5] if shared else _STARTS,
-            0 if shared else _ROUNDS,
-            _KICKS,
+            starts,
+            rounds,
+            kicks,
             own,
             np.zeros(len(own)),
         )
@@ -244,6 +251,16 @@ def round_second_order(
 
     lanes.map(work, *zip(*pieces, strict=True))
     return grid.tensor(choice, scale.astype(np.float32), kept)
+
+
+def _effort(levels: int) -> tuple[np.ndarray, int, int]:
+    """Factors on the scales to start from, fits of the scales per start, and kicks of the local search.
+
+    The best scales under ``H`` are not the best for the weights alone, the less so the fewer levels there are.
+    """
+    if levels <= _COARSE:
+        return np.array([0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0]), 4, 600 // levels
+    return (np.array([0.9, 1.0, 1.1]), 2, 20) if levels <= _FINE else (np.ones(1), 1, 0)
 
 
 def _ordered(hessian: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

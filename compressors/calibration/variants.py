@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,7 +22,8 @@ def variant(
     if not plan.equalize:
         return model, calibration
     if not calibration.equalized:
-        network = equalize(model, calibration.images[:1], calibration.float_layers).network
+        single = copy.deepcopy(model).float()
+        network = equalize(single, calibration.images[:1], calibration.float_layers).network
         calibration.equalized.append(
             (network, calibrate(network, calibration.images, calibration.float_layers))
         )

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from compressors.calibration.variants import variant
 from compressors.errors import BadTensor
 from compressors.parallel import Lanes, lanes
-from compressors.plan import ActivationConfig
+from compressors.plan import ActivationConfig, CompressionPlan
 from compressors.registry import MethodConfig, compress, config_to_dict
 from compressors.slicing import ENCODINGS
 from compressors.tensor import SlicedTensor
-from dse.analysis.branches import Branches, Effect, Site
+from dse.analysis.branches import Branches
 from dse.analysis.distributions import describe_weights, oracle_error, relative_error, stage_histograms
 from dse.analysis.progress import Steps
 from dse.analysis.records import (
@@ -27,8 +28,9 @@ from dse.analysis.records import (
     Sensitivity,
     SliceCount,
 )
-from dse.analysis.repairs import convert_baselines, count_conversions
+from dse.analysis.repairs import convert_baselines, planned
 from dse.analysis.settings import AnalyzeSettings, weight_choices
+from dse.analysis.site import Effect, Site
 from dse.evaluate import Evaluator
 from dse.memo import Memo, content_key
 from dse.settings import SweepSettings
@@ -56,23 +58,26 @@ class Analyser:
         self._evaluator, self._sweep, self._settings, self._memo = evaluator, sweep, settings, memo
         self.layers = settings.chosen(evaluator.layers)
         self.choices = settings.some_of(weight_choices(sweep.space.weights))
+        self._model, self._calibration = variant(
+            evaluator.model, CompressionPlan(equalize=sweep.space.equalize), evaluator.calibration
+        )
+        self._conversions = planned(sweep.space, evaluator.layers, settings.repairs, evaluator.removable)
         self._context = self._context_digest()
 
     @property
     def steps(self) -> int:
         """How many results there are to be had."""
         per_layer = len(self.choices) * len(self._settings.roundings) + len(self._settings.activation_bits)
-        return len(self.layers) * per_layer + count_conversions(self._sweep.space, self._settings)
+        return len(self.layers) * per_layer + len(self._conversions)
 
     def run(self, steps: Steps) -> Analysis:
         """Everything, telling ``steps`` of each result."""
-        modules = dict(self._evaluator.model.named_modules())
+        modules = dict(self._model.named_modules())
         weights = {n: modules[n].weight.detach().float().numpy().astype(np.float64) for n in self.layers}
         described = [describe_weights(name, weights[name]) for name in self.layers]
         oracles: list[OracleError] = []
         slices: list[SliceCount] = []
         sensitivities: list[Sensitivity] = []
-        calibration, search = self._evaluator.calibration, self._evaluator.bench.part("search")
         with lanes() as pool:
             branches = self._branches(pool)
             for layer in described:
@@ -82,12 +87,12 @@ class Analyser:
                     slices += [SliceCount(layer.layer, label, **row) for row in facts["slices"]]
                 sensitivities += self._layer_sensitivities(branches, layer.layer, steps)
             float_accuracy = branches.float_accuracy
-        repairs = convert_baselines(self._evaluator, self._sweep.space, self._settings, self._known, steps)
+        repairs = convert_baselines(self._evaluator, self._conversions, self._known, steps)
         return Analysis(
             self._sweep.study.name,
             tuple(self.choices),
             float_accuracy,
-            {"calibration": len(calibration.images), "search": len(search)},
+            {"calibration": len(self._calibration.images), "search": len(branches.labels)},
             tuple(described),
             tuple(stage_histograms(described, weights)),
             tuple(oracles),
@@ -98,14 +103,10 @@ class Analyser:
 
     def _branches(self, pool: Lanes) -> Branches:
         search = self._evaluator.bench.part("search")
-        return Branches(
-            self._evaluator.model,
-            self._evaluator.calibration,
-            search.tensor(0, len(search)),
-            search.labels,
-            self._sweep.space.batch_norm,
-            pool,
-        )
+        space = self._sweep.space
+        plan = CompressionPlan(batch_norm=space.batch_norm, bias=space.bias)
+        images = search.tensor(0, len(search))
+        return Branches(self._model, self._calibration, images, search.labels, plan, pool)
 
     def _weight_facts(self, layer: str, config: MethodConfig, weight: np.ndarray) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Analyser:
                     )
                 rows.append(Sensitivity(layer, "weights", label, rounding, **facts))
         for bits in self._settings.activation_bits:
-            config = ActivationConfig(bits)
+            config = ActivationConfig(bits, self._sweep.space.activation_clip)
             with steps.step(f"{layer}: input of {bits} bits"):
                 facts = self._known(
                     lambda config=config: self._input_alone(branches, site(), layer, config),
@@ -176,7 +177,7 @@ class Analyser:
         self, branches: Branches, site: Site, layer: str, config: ActivationConfig
     ) -> dict[str, Any]:
         before = time.perf_counter()
-        grid = self._evaluator.calibration.grid(layer, config)
+        grid = self._calibration.grid(layer, config)
         seconds = time.perf_counter() - before
         own = site.input_error(grid)
         return _facts(None, own, site.with_input(grid), branches.float_accuracy, seconds)
@@ -200,7 +201,7 @@ class Analyser:
             state.hexdigest(),
             evaluator.calibration.float_layers,
             evaluator.bench.data.digest,
-            self._sweep.space.batch_norm,
+            [self._sweep.space.batch_norm, self._sweep.space.bias, self._sweep.space.equalize],
             [version("torch"), version("numpy")],
         )
 

@@ -83,7 +83,7 @@ class Sensitivity:
         storage_bits_per_weight: scales included; None for inputs.
         own_error: error of the weights, or of the input, that were rounded.
         output_error: of the layer's output on the calibration images; the mean of each channel does not count where
-            the repair of the batch norm behind takes it up.
+            a repair of the batch norm behind, or of the bias, takes it up.
         kl_nats: mean Kullback-Leibler divergence from the float network's answers on the calibration images.
         accuracy_drop_points: against the float network on the search images, in percentage points.
         seconds_s: to choose the weights or the grid.
@@ -124,7 +124,7 @@ class RepairOutcome:
     """How one baseline was converted with one recipe.
 
     Attributes:
-        recipe: ``as configured``, or the repair that was added to it.
+        recipe: ``nearest``, ``second_order`` or ``reconstruct``.
         kept: ``as planned``, or ``without repairs`` where that came nearer to the float network.
         planned_kl_nats, plain_kl_nats: divergence on the calibration images with and without repairs; None where
             nothing competed.

@@ -10,9 +10,7 @@ from typing import Any
 from compressors.plan import ROUNDINGS
 from compressors.registry import MethodConfig, check_range, make_config
 from dse.errors import ConfigError, UnknownName
-from dse.space import choice_label
-
-RECIPES = ("second_order", "reconstruct")
+from dse.space import REPAIRS, choice_label
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,14 @@ class AnalyzeSettings:
         choices: labels of the weight choices to try; None tries all of the space.
         roundings: ways of rounding weights to compare.
         activation_bits: bits of the input to try on each layer.
-        repairs: dearer recipes to try on the baselines of the space, beside the configured one.
-        reconstruct_steps: gradient steps per unit of the recipe ``reconstruct``.
+        repairs: recipes to try on the baselines of the space, beside the configured one.
     """
 
     layers: tuple[str, ...] | None = None
     choices: tuple[str, ...] | None = None
     roundings: tuple[str, ...] = ROUNDINGS
     activation_bits: tuple[int, ...] = (8, 4, 3, 2)
-    repairs: tuple[str, ...] = RECIPES
-    reconstruct_steps: int = 60
+    repairs: tuple[str, ...] = ("nearest", "second_order")
 
     def __post_init__(self) -> None:
         if self.layers is not None and not self.layers:
@@ -46,11 +42,10 @@ class AnalyzeSettings:
             if name not in ROUNDINGS:
                 raise UnknownName("rounding", name, ROUNDINGS, key="analyze.roundings")
         for name in self.repairs:
-            if name not in RECIPES:
-                raise UnknownName("repair", name, RECIPES, key="analyze.repairs")
+            if name not in REPAIRS:
+                raise UnknownName("repair", name, REPAIRS, key="analyze.repairs")
         for bits in self.activation_bits:
             check_range("analyze.activation_bits", bits, 1, 8)
-        check_range("analyze.reconstruct_steps", self.reconstruct_steps, 1, 1 << 20)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AnalyzeSettings:

@@ -53,8 +53,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "own_error": (_ERROR, "relative squared error of the weights, or of the input"),
         "output_error": (
             _ERROR,
-            "relative squared error of the layer's output on the calibration images, without what the repair of the "
-            "batch norm behind takes up",
+            "relative squared error of the layer's output on the calibration images, less what a repair takes up",
         ),
         "kl_nats": (
             "nat",
@@ -83,7 +82,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "repairs": {
         "baseline": ("", "label of the baseline in the space"),
-        "recipe": ("", "as configured, or the repair added to it"),
+        "recipe": ("", "nearest, second_order or reconstruct; the configured one comes first"),
         "kept": ("", "as planned, or without repairs where that came nearer to the float network"),
         "planned_kl_nats": (
             "nat",

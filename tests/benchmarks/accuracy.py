@@ -32,12 +32,12 @@ from tests.benchmarks.accuracy_figure import draw_losses  # noqa: E402
 from tests.benchmarks.accuracy_rows import Measured, loss_row, time_row  # noqa: E402
 from tests.benchmarks.accuracy_runs import Bench, PeerRun, Run, Store  # noqa: E402
 from tests.benchmarks.cifar import cifar10_resnet20, digits_resnet20  # noqa: E402
-from tests.benchmarks.conditions import CONDITIONS, SECONDS, Condition  # noqa: E402
+from tests.benchmarks.conditions import CONDITIONS, QUICK, SECONDS, Condition  # noqa: E402
 from tests.benchmarks.peers import PEERS  # noqa: E402
 from tests.benchmarks.processes import ROOT  # noqa: E402
 from tests.benchmarks.reference import Row, show, write_table  # noqa: E402
 
-_IMAGES, _QUICK_IMAGES, _QUICK_TEST, _QUICK_STEPS = 1024, 64, 300, 20
+_IMAGES, _QUICK_IMAGES, _QUICK_TEST, _QUICK_STEPS = 1024, 64, 300, 10
 _THREADS = 2
 _CACHE = "dse-benchmark-accuracy"
 
@@ -119,8 +119,8 @@ def raw(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def choose(names: Sequence[str] | None) -> list[Condition]:
-    """Conditions whose name contains one of ``names``; all without any.
+def choose(names: Sequence[str] | None, quick: bool) -> list[Condition]:
+    """Conditions whose name contains one of ``names``; without any all, or a few if ``quick``.
 
     Raises:
         SystemExit: a name that none contains.
@@ -128,6 +128,8 @@ def choose(names: Sequence[str] | None) -> list[Condition]:
     for name in names or ():
         if not any(name in condition.name for condition in CONDITIONS):
             raise SystemExit(f"--only {name!r}: expected a part of {'; '.join(c.name for c in CONDITIONS)}")
+    if quick and not names:
+        return [c for c in CONDITIONS if c.name in QUICK]
     return [c for c in CONDITIONS if not names or any(name in c.name for name in names)]
 
 
@@ -162,7 +164,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    conditions = choose(options.only)
+    conditions = choose(options.only, options.quick)
     bench = make_bench(options)
     with_peers = options.peers_only or not (options.no_peers or options.quick)
     peers = measure_peers(bench, conditions, options.seeds[0], options.slow_peers) if with_peers else {}

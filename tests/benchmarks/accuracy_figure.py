@@ -14,8 +14,10 @@ from dse.files import write_atomically
 from tests.benchmarks.accuracy_rows import Measured
 from tests.benchmarks.conditions import Condition
 
-_TICKS = (-1, 0, 1, 2, 5, 10, 20, 50)
+_TICKS = (-1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
+_SHIFT = 0.14  # ours above the line, all else below: what lies together stays apart
 _PEERS = {"brevitas": (ORANGE, "D"), "nncf": (GREEN, "s"), "torchao": (PURPLE, "^")}
+_PLAIN = "nearest, norms matched"
 
 
 def draw_losses(measured: Measured, conditions: Sequence[Condition], stem: Path) -> list[Path]:
@@ -27,7 +29,9 @@ def draw_losses(measured: Measured, conditions: Sequence[Condition], stem: Path)
             _draw_condition(axes, measured, condition, y)
         _label(axes, measured, conditions)
         handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
+        unique = {
+            label: handle for label, handle in zip(labels, handles, strict=True) if len(handle.get_xdata())
+        }
         figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=len(unique))
         files = render(figure)
     return [
@@ -38,17 +42,16 @@ def draw_losses(measured: Measured, conditions: Sequence[Condition], stem: Path)
 
 def _draw_condition(axes: Axes, measured: Measured, condition: Condition, y: int) -> None:
     losses, plain = measured.losses(condition.name), measured.plain_losses(condition.name)
+    above, below = y - _SHIFT, y + _SHIFT
+    axes.plot(statistics.mean(losses), above, "o", color=BLUE, ms=4.6, mew=0, label="ours", zorder=5)
+    axes.plot([min(losses), max(losses)], [above] * 2, color=BLUE, lw=1.6, solid_capstyle="round", zorder=4)
     if not measured.quick:
-        axes.plot([condition.bar] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.1, label="asked for, at most")
-    axes.plot(
-        statistics.mean(plain), y, "o", mfc="white", mec=GREY, ms=4.2, mew=0.9, label="nearest, norms matched"
-    )
-    for name, loss in measured.peer_losses(condition.name).items():
-        package = name.split()[0]
-        colour, marker = _PEERS.get(package, (GREY, "x"))
-        axes.plot(loss, y, marker, color=colour, ms=3.4, mew=0, alpha=0.85, label=package, ls="none")
-    axes.plot([min(losses), max(losses)], [y, y], color=BLUE, lw=1.6, solid_capstyle="round")
-    axes.plot(statistics.mean(losses), y, "o", color=BLUE, ms=4.6, mew=0, label="ours", zorder=5)
+        axes.plot([condition.bar] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.1, label="asked for", zorder=3)
+    axes.plot(statistics.mean(plain), below, "o", mfc="white", mec=GREY, ms=4.2, mew=0.9, label=_PLAIN)
+    losses_of_peers = measured.peer_losses(condition.name)
+    for package, (colour, marker) in _PEERS.items():
+        own = [loss for name, loss in losses_of_peers.items() if name.split()[0] == package]
+        axes.plot(own, [below] * len(own), marker, color=colour, ms=3.4, mew=0, alpha=0.85, label=package)
 
 
 def _label(axes: Axes, measured: Measured, conditions: Sequence[Condition]) -> None:

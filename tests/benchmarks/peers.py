@@ -7,10 +7,13 @@ Settings are those their documentation recommends for convolutional networks, on
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import os
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -210,17 +213,11 @@ def refusal(error: Exception) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep progress bars, logs and warnings of the peers off the terminal."""
-    import contextlib
-    import io
-    import logging
-    import warnings
-
-    level = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        with contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            logging.disable(logging.WARNING)
-            try:
-                yield
-            finally:
-                logging.disable(level)
+    level, sink = logging.root.manager.disable, io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -133,7 +133,7 @@ def test_a_layer_alone_scores_as_a_sweep_would_score_it(done: Path) -> None:
 
 def test_baselines_are_converted_with_their_repairs(done: Path) -> None:
     rows = {(r["baseline"], r["recipe"]): r for r in table(done, "repairs")}
-    assert set(rows) == {("two", "as configured"), ("two", "second_order")}
+    assert set(rows) == {("two", "nearest"), ("two", "second_order")}
     repaired = rows["two", "second_order"]
     better = float(repaired["planned_kl_nats"]) <= float(repaired["plain_kl_nats"])
     assert repaired["kept"] == ("as planned" if better else "without repairs")
@@ -223,7 +223,7 @@ def test_some_choices_of_some_layers(tmp_path: Path) -> None:
     words = ("analyze.choices=[uniform-8]", "analyze.roundings=[nearest]", "analyze.activation_bits=[]")
     assert analyze(folder, *words, "analyze.layers=[linear]", "analyze.repairs=[]") == 0
     assert [(r["layer"], r["choice"]) for r in table(folder, "sensitivity")] == [("linear", "uniform-8")]
-    assert {r["recipe"] for r in table(folder, "repairs")} == {"as configured"}
+    assert {r["recipe"] for r in table(folder, "repairs")} == {"nearest"}
 
 
 def test_the_folder_of_a_sweep_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,4 +239,4 @@ def test_the_help_says_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["analyze", "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("dse analyze: ")
-    assert "results/NAME-analysis" in out and "reconstruct_steps" in out
+    assert "results/NAME-analysis" in out and "activation_bits" in out and "roundings" in out

@@ -46,7 +46,8 @@ def test_all_groups_are_covered() -> None:
 @pytest.mark.parametrize("path", GROUPED, ids=str)
 def test_every_option_composes_into_valid_settings(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     group, name = path.parent.name, path.stem
-    word = f"accelerator@accelerators.bitserial={name}" if group == "accelerator" else f"{group}={name}"
+    words = {"accelerator": f"accelerator@accelerators.bitserial={name}", "method": f"+method={name}"}
+    word = words.get(group, f"{group}={name}")
     words = [word] if group == "experiment" else ["experiment=resnet_ternary", word]
     config = composed(capsys, *words)
     settings = SweepSettings.from_dict(config)

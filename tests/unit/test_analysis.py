@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,18 +40,19 @@ from dse.analysis.distributions import (
     relative_error,
     stage_histograms,
 )
-from dse.analysis.figures import choices_figure, repairs_figure, write_analysis_figures
+from dse.analysis.drawings import choices_figure, repairs_figure
+from dse.analysis.figures import write_analysis_figures
 from dse.analysis.measure import count_slices
 from dse.analysis.page import render_analysis, write_analysis
 from dse.analysis.progress import Steps
 from dse.analysis.records import Analysis, OracleError, RepairOutcome, Sensitivity, SliceCount
-from dse.analysis.repairs import recipes
+from dse.analysis.repairs import planned
 from dse.analysis.settings import AnalyzeSettings, weight_choices
 from dse.analysis.summary import by_choice, correlations, fronts, most_sensitive, on_fronts, spearman
 from dse.analysis.tables import COLUMNS, rows, write_tables
 from dse.figures.style import paper_style, render
 from dse.plots import WrittenFigure
-from dse.space import parse_choice
+from dse.space import Space, SpaceConfig, parse_choice
 from tests.networks import images, residual
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,18 +65,18 @@ LABELS = np.arange(20) % 5
 class Bed:
     """A small network with everything that stands around it."""
 
-    def __init__(self, batch_norm: str, pool: Lanes) -> None:
-        self.model, self.batch_norm, self.pool = residual(), batch_norm, pool
+    def __init__(self, repairs: CompressionPlan, pool: Lanes) -> None:
+        self.model, self.repairs, self.pool = residual(), repairs, pool
         self.calibration: Calibration = calibrate(self.model, images(70, seed=1))  # more than one chunk
         self.search = images(20, seed=2)
 
     def branches(self) -> Branches:
-        return Branches(self.model, self.calibration, self.search, LABELS, self.batch_norm, self.pool)
+        return Branches(self.model, self.calibration, self.search, LABELS, self.repairs, self.pool)
 
     @torch.no_grad()
     def converted(self, layer: str, plan: LayerPlan) -> CompressedModel:
         """The conversion of this layer alone, without another plan competing."""
-        whole = CompressionPlan(((layer, plan),), self.batch_norm)
+        whole = replace(self.repairs, layers=((layer, plan),))
         return Conversion(self.model, whole, self.calibration, {}, self.pool).run()
 
     def divergence(self, network: torch.nn.Module) -> float:
@@ -93,10 +95,11 @@ def kl(model: torch.nn.Module, other: torch.nn.Module, batch: torch.Tensor) -> f
     return float((p * np.log(p / q)).sum(1).mean())
 
 
-@pytest.fixture(params=["match", "keep"])
-def bed(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+@pytest.fixture(params=[("match", "keep"), ("keep", "keep"), ("reestimate", "match")], ids="-".join)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    batch_norm, bias = request.param
     with lanes() as pool:
-        yield Bed(request.param, pool)
+        yield Bed(CompressionPlan(batch_norm=batch_norm, bias=bias), pool)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "second_order"])
@@ -150,8 +153,9 @@ def test_output_error_leaves_out_what_a_batch_norm_takes_up(bed: Bed, layer: str
         read = input_of(bed.model, layer, bed.calibration.images)
         exact, other = (m.get_submodule(layer)(read).double().numpy() for m in (bed.model, changed))
     error = other - exact
-    if bed.batch_norm == "match" and layer.startswith("conv"):
-        axes = (0, 2, 3)
+    normed = layer.startswith("conv")
+    if (bed.repairs.batch_norm != "keep") if normed else (bed.repairs.bias == "match"):
+        axes = (0,) if layer == "linear" else (0, 2, 3)
         error = error - error.mean(axes, keepdims=True)
         exact = exact - exact.mean(axes, keepdims=True)
     expected = (error**2).sum() / (exact**2).sum()
@@ -168,8 +172,12 @@ def test_a_branch_leaves_the_network_as_it_was(bed: Bed) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
     unchanged = site.with_weights(site.weight.astype(np.float32))
     assert unchanged.output_error == 0.0
-    assert unchanged.kl_nats == pytest.approx(0.0, abs=1e-10)
-    assert unchanged.accuracy == branches.float_accuracy == bed.accuracy(bed.model)
+    assert branches.float_accuracy == bed.accuracy(bed.model)
+    if bed.repairs.batch_norm == "reestimate":  # which changes even what nothing was done to
+        assert unchanged.kl_nats > 1e-6
+    else:
+        assert unchanged.kl_nats == pytest.approx(0.0, abs=1e-10)
+        assert unchanged.accuracy == branches.float_accuracy
     assert site.with_weights(np.zeros(site.weight.shape, np.float32)) == first
 
 
@@ -187,7 +195,7 @@ def test_a_branch_does_not_depend_on_threads() -> None:
         torch.set_num_threads(threads)
         try:
             with lanes() as pool:
-                site = Bed("match", pool).branches().layer("conv2")
+                site = Bed(CompressionPlan(), pool).branches().layer("conv2")
                 tensor, _ = site.compress(TernaryConfig(1), "second_order")
                 effects.append((tensor.digest(), site.with_weights(tensor.to_dense())))
         finally:
@@ -337,7 +345,7 @@ def analysis(sensitivities: list[Sensitivity]) -> Analysis:
             for g in (1, 2, 4, 8)
         ),
         (
-            RepairOutcome("ternary", "as configured", "as planned", None, None, 1.0, {"nearest": 0.5}),
+            RepairOutcome("ternary", "nearest", "as planned", None, None, 1.0, {"nearest": 0.5}),
             RepairOutcome(
                 "ternary", "reconstruct", "without repairs", 0.2, 0.1, 1.0, {"a": 1.0}, {"relu": (0.2, 0.1)}
             ),
@@ -517,7 +525,6 @@ def test_showing_an_analysis_needs_no_torch() -> None:
             "analyze.repairs: unknown repair 'reconstrct'; did you mean 'reconstruct'",
         ),
         ({"activation_bits": [9]}, "analyze.activation_bits=9: expected an integer from 1 to 8"),
-        ({"reconstruct_steps": 0}, "analyze.reconstruct_steps=0: expected an integer from 1"),
         ({"layer": ["a"]}, "analyze: unknown key 'layer'; did you mean 'layers'"),
     ],
 )
@@ -551,16 +558,30 @@ def test_some_choices_can_be_asked_for() -> None:
         AnalyzeSettings(choices=("ternary-3",)).some_of(space)
 
 
-def test_recipes_add_to_the_plan_what_it_does_not_have() -> None:
-    layers = (("a", LayerPlan(TernaryConfig(1))), ("b", LayerPlan(None, ActivationConfig(8))))
-    plan = CompressionPlan(layers)
-    found = recipes(plan, AnalyzeSettings(reconstruct_steps=7))
-    assert list(found) == ["as configured", "second_order", "reconstruct"]
-    assert found["second_order"]["a"].rounding == "second_order"
-    assert found["second_order"]["b"] == plan["b"]
-    assert found["reconstruct"].reconstruct is not None and found["reconstruct"].reconstruct.steps == 7
-    assert list(recipes(found["second_order"], AnalyzeSettings())) == ["as configured", "reconstruct"]
-    assert list(recipes(plan, AnalyzeSettings(repairs=()))) == ["as configured"]
+def test_baselines_are_planned_by_the_configured_recipe_and_the_others() -> None:
+    one = {"weights": "ternary-1", "activation_bits": 8, "sparsity": 0.0, "granularity": 1}
+    baselines = {"float": {"weights": "float"}, "a": one, "b": {**one, "repair": "reconstruct"}}
+    space = SpaceConfig(
+        weights={"ternary": {"terms": [1]}}, repair=("second_order",), baselines=baselines, reconstruct=7
+    )
+    found = planned(space, ("x", "y", "z"), ("nearest", "second_order"))
+    assert [(label, recipe) for label, recipe, _ in found] == [
+        ("a", "second_order"),
+        ("a", "nearest"),
+        ("b", "reconstruct"),
+        ("b", "nearest"),
+        ("b", "second_order"),
+    ]
+    assert found[0][2] == Space(space, ("x", "y", "z")).baseline("a").plan
+    assert {layer.rounding for _, layer in found[1][2].layers} == {"nearest"}
+    assert [plan.reconstruct.steps if plan.reconstruct else None for _, _, plan in found] == [
+        None,
+        None,
+        7,
+        None,
+        None,
+    ]
+    assert [recipe for _, recipe, _ in planned(space, ("x", "y", "z"), ())] == ["second_order", "reconstruct"]
 
 
 def test_progress_in_a_log_is_a_line_now_and_then() -> None:

@@ -174,3 +174,32 @@ def test_quick_main_job(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "main_job.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "out" / "main_job.svg").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "out" / "main_job.json").read_text())["machine"]["versions"]["torch"]
+
+
+def run_accuracy(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The accuracy benchmark where the shared data is absent."""
+    script = ROOT / "tests" / "benchmarks" / "accuracy.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DSE_SHARED_DATA": str(folder)}
+    command = [sys.executable, str(script), "--threads", "1", "--cache", str(folder / "cache"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=570)
+
+
+def test_accuracy_needs_its_data(tmp_path: Path) -> None:
+    done = run_accuracy(tmp_path)
+    assert done.returncode == 1 and "set DSE_SHARED_DATA, or --quick" in done.stderr
+
+
+@pytest.mark.slow
+def test_quick_accuracy(tmp_path: Path) -> None:
+    done = run_accuracy(tmp_path, "--quick", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "accuracy.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["unit"] for row in rows] == ["points", "points", "s"]
+    assert all(row["ours"] and not row["bar"] for row in rows)  # so few images prove nothing
+    assert "digits" in rows[0]["check"] and float(rows[2]["ours"]) > 0
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "out" / "accuracy.svg").read_text(encoding="utf-8")
+    raw = json.loads((tmp_path / "out" / "accuracy.json").read_text(encoding="utf-8"))
+    assert raw["machine"]["versions"]["torch"] and len(raw["runs"]["ternary / 8"]) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # an interrupted run goes on from these
