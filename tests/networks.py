@@ -149,3 +149,10 @@ def network(name: str, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         model = NETWORKS[name]()
     return settled(model, images(32, seed=99), seed)
+
+
+def smooth_images(count: int = 24, seed: int = 0) -> torch.Tensor:
+    """Images whose neighbours are alike, as in photographs: what a layer reads is correlated."""
+    rough = images(count, seed)
+    blurred = nn.functional.avg_pool2d(nn.functional.pad(rough, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    return 3.0 * (blurred + 0.3 * blurred.mean(1, keepdim=True)) + 0.1 * rough

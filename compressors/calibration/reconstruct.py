@@ -193,9 +193,7 @@ def reconstruct(
     training, judging = _split(len(read), images or len(read))
     energy = wanted.square().mean().clamp_min(1e-30)
 
-    def error() -> float:
-        weights = {name: latent.snap() for name, latent in latents.items()}
-
+    def error(weights: Mapping[str, torch.Tensor]) -> float:
         def piece(run: _UnitRun, index: torch.Tensor) -> torch.Tensor:
             return (run.output(read[index], weights) - wanted[index]).square().double().sum()
 
@@ -203,7 +201,8 @@ def reconstruct(
             parts = lanes.map(piece, runs, _shards(judging))
         return float(torch.stack(parts).sum() / wanted[judging].numel() / energy)
 
-    before = error()
+    # of the weights as they are: a grid may leave out levels that its method's own tensor has
+    before = error({name: graph.get_submodule(name).weight.detach() for name in latents})
     groups = [group for latent in latents.values() for group in latent.parameters()]
     optimiser = torch.optim.Adam([*groups, {"params": affine, "lr": _RATE}])
     rates = [group["lr"] for group in optimiser.param_groups]
@@ -218,7 +217,7 @@ def reconstruct(
         batch, queue = queue[: settings.batch], queue[settings.batch :]
         _step(runs, latents, affine, read[batch], wanted[batch], energy, lanes)
         optimiser.step()
-    fit = UnitFit(before, error())
+    fit = UnitFit(before, error({name: latent.snap() for name, latent in latents.items()}))
     if not fit.kept:
         with torch.no_grad():
             for parameter, value in zip(affine, saved, strict=True):

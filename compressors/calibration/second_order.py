@@ -220,7 +220,7 @@ def round_second_order(
     groups = moments.second.shape[0]
     size = rows.shape[0] // groups
     codes = grid.codes.astype(np.float64)
-    starts, rounds, kicks = _effort(codes.shape[3])
+    starts, rounds, kicks = _effort(codes.shape[0], codes.shape[3])
     if grid.shared:
         starts, rounds = np.ones(1), 0
     pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, slice]] = []
@@ -253,14 +253,16 @@ def round_second_order(
     return grid.tensor(choice, scale.astype(np.float32), kept)
 
 
-def _effort(levels: int) -> tuple[np.ndarray, int, int]:
+def _effort(terms: int, levels: int) -> tuple[np.ndarray, int, int]:
     """Factors on the scales to start from, fits of the scales per start, and kicks of the local search.
 
     The best scales under ``H`` are not the best for the weights alone, the less so the fewer levels there are.
     """
-    if levels <= _COARSE:
-        return np.array([0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0]), 4, 600 // levels
-    return (np.array([0.9, 1.0, 1.1]), 2, 20) if levels <= _FINE else (np.ones(1), 1, 0)
+    if levels <= _COARSE and terms == 1:
+        return np.array([0.65, 0.85, 1.0, 1.2, 1.6]), 3, 120 // levels
+    if levels <= _FINE:
+        return np.array([0.85, 1.0, 1.15]), 2, 120 // levels
+    return np.ones(1), 1, 0
 
 
 def _ordered(hessian: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ _PROXY_TITLES = {
     "output_error": "Error of the layer's output",
     "kl_nats": "Divergence of the answers (nats)",
 }
-_ROUNDING_TITLES = {"nearest": "rounded to nearest", "second_order": "second-order rounding", "": "input"}
+_ROUNDING_TITLES = {"nearest": "nearest", "second_order": "2nd order", "": "input"}
 _DENSITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gauss": lambda x: np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
     "laplace": lambda x: np.exp(-np.sqrt(2) * np.abs(x)) / np.sqrt(2),
@@ -102,8 +102,8 @@ def weights_figure(histograms: Sequence[Histogram]) -> Figure:
     """A histogram for each stage, the largest where there are many, beside the three densities."""
     largest = sorted(histograms, key=lambda h: -h.weights)[: 2 * _MOST_PANELS]
     shown = [h for h in histograms if h in largest]
-    columns = min(len(shown), _MOST_PANELS)
-    lines = -(-len(shown) // columns)
+    lines = -(-len(shown) // _MOST_PANELS)
+    columns = -(-len(shown) // lines)
     figure = new_figure(0.6 + 1.35 * lines, PAGE_IN if columns > 2 else COLUMN_IN)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, histogram in zip(panels, shown, strict=False):

@@ -13,6 +13,7 @@ from dse.analysis.figures import write_analysis_figures
 from dse.analysis.records import Analysis
 from dse.analysis.summary import by_choice, correlations, fronts, most_sensitive, on_fronts
 from dse.analysis.tables import write_tables
+from dse.figures.style import COLUMN_IN
 from dse.files import write_atomically
 from dse.plots import WrittenFigure
 from dse.report import flattened
@@ -52,7 +53,7 @@ def render_analysis(
     return template.render(
         analysis=analysis,
         style=_style(folder.joinpath("report.html.j2").read_text("utf-8")),
-        figures=[(figure, _data_uri(figure.svg)) for figure in figures],
+        figures=[(figure, _data_uri(figure.svg), _is_wide(figure.svg)) for figure in figures],
         choices=by_choice(analysis),
         correlations=correlations(analysis),
         on_fronts=on_fronts(chosen),
@@ -79,6 +80,12 @@ def _style(template: str) -> str:
     """The look of a sweep's page, which this one shares."""
     found = re.search(r"<style>(.*?)</style>", template, flags=re.DOTALL)
     return found[1] if found else ""
+
+
+def _is_wide(svg: Path) -> bool:
+    """Whether a figure is wider than a column of a paper."""
+    width = re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg.read_text(encoding="utf-8"))
+    return width is not None and float(width[1]) > 1.5 * COLUMN_IN * 72
 
 
 def _data_uri(path: Path) -> str:

@@ -71,7 +71,9 @@ def measure_peers(
                 continue
             result = bench.peer(condition.name, peer, seed)
             found.setdefault(condition.name, []).append(result)
-            reached = f"{result.percent:.2f} %" if result.percent is not None else result.absent
+            reached = (
+                f"{result.percent:.2f} %" if result.percent is not None else " ".join(result.absent.split())
+            )
             print(f"peer of {condition.name}: {result.name}: {reached}", flush=True)
     return found
 

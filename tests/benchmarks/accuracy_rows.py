@@ -98,7 +98,11 @@ def _peer_notes(measured: Measured, name: str) -> list[str]:
     for i, peer in enumerate(losses):
         seconds = next(run.seconds or 0.0 for run in measured.peers[name] if run.name == peer)
         found.append(f"peer {'as named' if i == 0 else peer}: {losses[peer]:.2f} in {seconds:.0f} s")
-    absent = [f"peer {p.name}: {p.absent}" for p in measured.peers.get(name, ()) if p.percent is None]
+    absent = [
+        f"peer {p.name}: {' '.join(p.absent.split())}"
+        for p in measured.peers.get(name, ())
+        if p.percent is None
+    ]
     return found + absent
 
 

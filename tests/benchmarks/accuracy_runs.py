@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,11 @@ class Bench:
         def measure() -> dict[str, Any]:
             name, images = peer.name, self.subject.calibration(self.images, seed)
             try:
-                with quiet(), Stopwatch() as watch:
-                    torch.manual_seed(seed)
-                    network = peer.quantize(copy.deepcopy(self.subject.model), images)
-                percent = percent_right(network, self.subject.test)
+                with quiet():
+                    with Stopwatch() as watch:
+                        torch.manual_seed(seed)
+                        network = peer.quantize(copy.deepcopy(self.subject.model), images)
+                    percent = percent_right(network, self.subject.test)
             except ImportError as error:
                 raise NotInstalled(f"{peer.package} is not whole: {error}") from error
             except Exception as error:  # whatever a peer answers with is its answer
@@ -186,8 +188,12 @@ def zeros(network: CompressedModel) -> float:
     return sum(int((w == 0).sum()) for w in weights) / max(1, sum(w.size for w in weights))
 
 
+@cache
 def source_digest(part: str) -> str:
-    """Twelve hexadecimal digits that change with a file, or with any Python file in a folder, of the checkout."""
+    """Twelve hexadecimal digits that change with a file, or with any Python file in a folder, of the checkout.
+
+    Looked up once, so that results of a long run are not stored under code that was edited meanwhile.
+    """
     path = ROOT / part
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
     text = b"".join(file.relative_to(ROOT).as_posix().encode() + file.read_bytes() for file in files)

@@ -180,7 +180,7 @@ CONDITIONS = (
     Condition("4 / 8", 0.2, SECOND_ORDER, everywhere(UniformConfig(4), 8)),
     Condition("4 / 4", 0.5, SECOND_ORDER, everywhere(UniformConfig(4), 4)),
     Condition("3 / 8", 0.6, SECOND_ORDER, everywhere(UniformConfig(3), 8)),
-    Condition("2 / 8", 1.5, RECONSTRUCTION, everywhere(UniformConfig(2), 8)),
+    Condition("2 / 8", 1.5, RECONSTRUCTION, everywhere(UniformConfig(2, symmetric=False), 8)),
     Condition("ternary / float", 2.0, RECONSTRUCTION, everywhere(_TERNARY, None)),
     Condition("ternary / 8", 2.5, RECONSTRUCTION, everywhere(_TERNARY, 8)),
     Condition("ternary, ends 8 bits / float", 1.2, RECONSTRUCTION, everywhere(_TERNARY, None, _EIGHT)),

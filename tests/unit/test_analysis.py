@@ -497,6 +497,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(drawn: list[WrittenFigu
     assert "&lt;b&gt;" in page and "<i>" not in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     assert page.count("data:image/svg+xml;base64,") == 8
+    assert 0 < page.count("grid-column: 1 / -1") < 8  # wide figures have a row to themselves
     assert "without repairs" in page and "95.00 %" in page
 
 

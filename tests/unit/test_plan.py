@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -15,22 +16,47 @@ from compressors.errors import ConfigError, DseError, UnknownName
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
-from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
+from compressors.plan import (
+    ACTIVATION_CLIPS,
+    BATCH_NORM_REPAIRS,
+    BIAS_REPAIRS,
+    ROUNDINGS,
+    ActivationConfig,
+    CompressionPlan,
+    LayerPlan,
+    Reconstruction,
+)
+from compressors.registry import make_config, method_names
 
 methods = st.one_of(
     st.builds(TernaryConfig, st.integers(1, 8)),
     st.builds(BinaryConfig, st.integers(1, 8)),
     st.builds(UniformConfig, st.integers(2, 8), st.sampled_from(["mse", "minmax"])),
+    st.sampled_from(method_names()).map(lambda name: make_config(name, {})),
 )
-activations = st.none() | st.builds(ActivationConfig, st.integers(1, 8), st.sampled_from(["mse", "minmax"]))
+activations = st.none() | st.builds(ActivationConfig, st.integers(1, 8), st.sampled_from(ACTIVATION_CLIPS))
+free_patterns = st.sampled_from(["element", "channel", "4x1", "1x16"])
+roundings = st.sampled_from(ROUNDINGS)
 layer_plans = st.one_of(
-    st.builds(LayerPlan, methods, activations, st.floats(0, 1, exclude_max=True) | st.just(0)),
-    st.builds(LayerPlan, st.none(), activations),
+    st.builds(
+        LayerPlan,
+        methods,
+        activations,
+        st.floats(0, 1, exclude_max=True) | st.just(0),
+        free_patterns,
+        roundings,
+    ),
+    st.builds(LayerPlan, methods, activations, st.sampled_from([0.0, 0.5]), st.just("2:4"), roundings),
+    st.builds(LayerPlan, st.none(), activations, st.just(0.0), free_patterns, roundings),
 )
 plans = st.builds(
     CompressionPlan,
     st.dictionaries(st.text(max_size=5), layer_plans, max_size=4).map(lambda d: tuple(d.items())),
-    st.sampled_from(["match", "reestimate", "keep"]),
+    st.sampled_from(BATCH_NORM_REPAIRS),
+    st.sampled_from(BIAS_REPAIRS),
+    st.booleans(),
+    st.integers(1, 64),
+    st.none() | st.builds(Reconstruction, st.integers(1, 1 << 20), st.integers(1, 1 << 16)),
 )
 
 VALID: dict[str, Any] = {
@@ -39,10 +65,16 @@ VALID: dict[str, Any] = {
             "weight": {"method": "uniform", "bits": 4, "clip": "mse"},
             "activation": {"bits": 8, "clip": "minmax"},
             "sparsity": 0.5,
+            "pattern": "2:4",
+            "rounding": "second_order",
         },
         "linear": {"weight": {"method": "ternary", "terms": 2}, "activation": None, "sparsity": 0.0},
     },
     "batch_norm": "match",
+    "bias": "match",
+    "equalize": True,
+    "augment": 4,
+    "reconstruct": {"steps": 100, "batch": 32},
 }
 
 
@@ -60,20 +92,53 @@ def test_exact_through_json(plan: CompressionPlan) -> None:
 def test_order_of_layers_does_not_matter(plan: CompressionPlan, random: Any) -> None:
     layers = list(plan.layers)
     random.shuffle(layers)
-    other = CompressionPlan(tuple(layers), plan.batch_norm)
+    other = dataclasses.replace(plan, layers=tuple(layers))
     assert other == plan and other.digest() == plan.digest()
 
 
 def test_digest_is_that_of_the_canonical_json() -> None:
+    uniform = '"bits":4,"clip":"mse","group":0,"method":"uniform","per":"channel","percentile":99.9,"symmetric":true'
+    ternary = '"asymmetric":false,"group":0,"method":"ternary","per":"channel","refine":"greedy"'
+    ternary += ',"rule":"optimal","terms":2'
     canonical = (
-        '{"batch_norm":"match","layers":{'
-        '"conv":{"activation":{"bits":8,"clip":"minmax"},"sparsity":0.5,'
-        '"weight":{"bits":4,"clip":"mse","method":"uniform"}},'
-        '"linear":{"activation":null,"sparsity":0.0,"weight":{"method":"ternary","terms":2}}}}'
+        '{"augment":4,"batch_norm":"match","bias":"match","equalize":true,"layers":{'
+        '"conv":{"activation":{"bits":8,"clip":"minmax"},"pattern":"2:4","rounding":"second_order","sparsity":0.5,'
+        '"weight":{' + uniform + "}},"
+        '"linear":{"activation":null,"pattern":"element","rounding":"nearest","sparsity":0.0,'
+        '"weight":{' + ternary + '}}},"reconstruct":{"batch":32,"steps":100}}'
     )
     digest = CompressionPlan.from_dict(VALID).digest()
     assert digest == hashlib.sha256(canonical.encode()).hexdigest()
-    assert digest == "9f17c17c7573de25f1df0ff96ce920ca05fc6d2f9a9defca3aa1cb798603ca21"
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans, plans)
+def test_other_plans_have_other_digests(one: CompressionPlan, other: CompressionPlan) -> None:
+    assert (one == other) == (one.digest() == other.digest())
+
+
+CHANGES: dict[str, Any] = {
+    "batch_norm": "keep",
+    "bias": "keep",
+    "equalize": False,
+    "augment": 5,
+    "reconstruct": None,
+    "reconstruct.steps": 101,
+    "reconstruct.batch": 31,
+    "layers.conv.pattern": "element",
+    "layers.conv.rounding": "nearest",
+    "layers.conv.sparsity": 0,
+    "layers.conv.activation.bits": 7,
+    "layers.conv.weight.bits": 5,
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_every_field_counts(path: str) -> None:
+    changed = CompressionPlan.from_dict(altered(path, CHANGES[path]))
+    assert changed != CompressionPlan.from_dict(VALID)
+    assert changed.digest() != CompressionPlan.from_dict(VALID).digest()
+    assert CompressionPlan.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
 
 
 def test_equal_plans_have_one_digest() -> None:
@@ -89,7 +154,9 @@ def test_layers_and_defaults() -> None:
     plan = CompressionPlan.from_dict(VALID)
     assert plan["linear"] == LayerPlan(TernaryConfig(2))
     assert plan["not in the plan"] == LayerPlan(None, None, 0.0)
-    assert CompressionPlan.from_dict({}) == CompressionPlan((), "match")
+    assert CompressionPlan.from_dict({}) == CompressionPlan((), "match", "keep", False, 1, None)
+    assert CompressionPlan.from_dict({"reconstruct": {}}).reconstruct == Reconstruction(400, 64)
+    assert LayerPlan.from_dict({}) == LayerPlan(None, None, 0.0, "element", "nearest")
     assert LayerPlan.from_dict({"activation": {}}) == LayerPlan(None, ActivationConfig(8, "mse"))
 
 
@@ -121,6 +188,19 @@ MALFORMED = [
         for value in [1.0, 1, -0.1, float("nan"), float("inf"), "0.5", True, None, [0.5]]
     ],
     *[("batch_norm", value) for value in ["fold", None, 1, [], {}]],
+    *[("bias", value) for value in ["matched", None, 1, True, [], {}]],
+    *[("equalize", value) for value in ["yes", None, 1, 0, [], {}]],
+    *[("augment", value) for value in [0, 65, -1, 2.0, "2", True, None, [2], {}]],
+    *[("reconstruct", value) for value in NOT_MAPPINGS[1:]],
+    *[("reconstruct.steps", value) for value in [0, -1, (1 << 20) + 1, 1.5, "400", True, None, [4]]],
+    *[("reconstruct.batch", value) for value in [0, (1 << 16) + 1, 64.0, "64", False, None, {}]],
+    ("reconstruct.rate", 0.1),
+    *[
+        ("layers.conv.pattern", value)
+        for value in ["", "2:2", "4:2", "0:4", "2:", "x4", "4x0", "2:4:8", "row", "1:4", None, 4, ["2:4"], {}]
+    ],
+    *[("layers.conv.rounding", value) for value in ["up", "second-order", None, 2, True, [], {}]],
+    ("layers.conv.prune", "2:4"),
     ("layers.conv.weights", {}),
     ("layers.conv.activation.scale", 1.0),
     ("bits", 4),
@@ -152,6 +232,12 @@ def test_unknown_method_and_setting_name_the_nearest_and_the_place() -> None:
         CompressionPlan.from_dict(altered("layers.linear.weight.term", 2))
 
 
+def test_a_fixed_pattern_and_another_sparsity_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="sparsity=0.3: expected 0 or 0.5, which is what 2:4 drops"):
+        LayerPlan(TernaryConfig(), None, 0.3, "2:4")
+    assert LayerPlan(TernaryConfig(), None, 0.75, "1:4").sparsity == 0.75
+
+
 def test_sparsity_needs_a_method() -> None:
     with pytest.raises(ConfigError, match="sparsity=0.5: expected 0 where the weights stay float"):
         LayerPlan(None, None, 0.5)
@@ -162,7 +248,9 @@ json_data = st.recursive(
     lambda children: (
         st.lists(children, max_size=2)
         | st.dictionaries(
-            st.sampled_from(["layers", "weight", "method", "bits", "activation", "sparsity", "a"]),
+            st.sampled_from(
+                ["layers", "weight", "method", "bits", "activation", "sparsity", "pattern", "steps", "a"]
+            ),
             children,
             max_size=3,
         )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from compressors.methods.ternary import TernaryConfig
 from compressors.plan import CompressionPlan, LayerPlan
 from compressors.registry import (
     check_range,
+    check_weights,
     compress,
     config_from_dict,
     config_to_dict,
@@ -23,6 +28,8 @@ from compressors.registry import (
     register,
 )
 from compressors.tensor import SlicedTensor
+
+METHODS = Path(registry.__file__).parent / "methods"
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,11 @@ def sign_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_built_in_methods() -> None:
-    assert method_names() == ["binary", "ternary", "uniform"]
+    assert method_names() == sorted(registry._BUILT_IN)
+    assert {"binary", "ternary", "uniform"} < set(registry._BUILT_IN)
+    for name in registry._BUILT_IN:  # each in a file of its own, usable without any setting
+        assert (METHODS / f"{name}.py").is_file()
+        assert method_name(make_config(name, {})) == name
     assert method_name(TernaryConfig(3)) == "ternary"
 
 
@@ -71,14 +82,24 @@ def test_a_setting_without_default_must_be_given(sign_method: str) -> None:
 
 
 def test_unknown_names() -> None:
+    known = ", ".join(method_names())
     with pytest.raises(
-        UnknownName, match="unknown compressor 'ternry'; did you mean 'ternary'.*binary, ternary"
+        UnknownName, match=f"unknown compressor 'ternry'; did you mean 'ternary'.*{re.escape(known)}"
     ):
         make_config("ternry", {})
     with pytest.raises(UnknownName, match="setting of 'uniform' 'bit'; did you mean 'bits'.*bits, clip"):
         make_config("uniform", {"bit": 4})
     with pytest.raises(UnknownName, match="'SignConfig'; .*TernaryConfig"):
         method_name(SignConfig(1.0))
+
+
+@pytest.mark.parametrize("name", registry._BUILT_IN)
+def test_the_first_setting_is_the_number_of_labels(name: str) -> None:
+    config = make_config(name, {})
+    first = dataclasses.fields(config)[0]
+    assert type(getattr(config, first.name)) is int
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    hash(config)
 
 
 @pytest.mark.parametrize("value", [1, 6, 2.0, "3", None, True, float("nan"), [3]])
@@ -101,5 +122,7 @@ def test_the_mask_has_the_weights_shape() -> None:
 def test_how_many_weights_are_bad() -> None:
     weight = np.ones((2, 4))
     weight[0, 1:3] = np.nan, np.inf
-    with pytest.raises(BadTensor, match="2 of 8 weights are NaN, infinite"):
-        compress(weight, TernaryConfig())
+    for refused in (lambda: compress(weight, TernaryConfig()), lambda: check_weights(weight)):
+        with pytest.raises(BadTensor, match="2 of 8 weights are NaN, infinite"):
+            refused()
+    check_weights(np.ones((2, 4)))

@@ -103,9 +103,7 @@ def test_channels_are_really_gone(name: str, rounding: str, tmp_path: Path) -> N
         assert after[PASSED[name]].weight_shape[0] == after[PASSED[name]].groups == 4
     for layer, tensor in model.tensors.items():
         assert tensor.shape == after[layer].weight_shape
-        assert np.array_equal(
-            tensor.to_dense(), model.network.get_submodule(layer).weight.detach().numpy()
-        )
+        assert np.array_equal(tensor.to_dense(), model.network.get_submodule(layer).weight.detach().numpy())
     path = tmp_path / "small.safetensors"
     path.write_bytes(to_bytes(model))
     other = network(name, seed=1)
