@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,8 @@ from compressors.model import CompressedModel
 from compressors.parallel import Lanes, lanes
 from compressors.plan import CompressionPlan
 from compressors.registry import check_weights
+
+PLANNED, CHEAP = "as planned", "without repairs"
 
 
 @torch.no_grad()
@@ -63,21 +66,22 @@ def convert(
                 raise BadTensor(f"layer {name}: {error}") from error
     model, calibration = variant(model, plan, calibration)
     with lanes() as pool:
-        repaired = Conversion(model, plan, calibration, cache, pool).run()
         cheap = _cheap(plan)
         if cheap == plan:
-            return repaired
-        plain = Conversion(model, cheap, calibration, cache, pool).run()
+            return Conversion(model, plan, calibration, cache, pool).run()
+        models = {CHEAP: Conversion(model, cheap, calibration, cache, pool).run()}
+        # scales beyond float32 on the way: nothing to keep, and no reason to give up
+        with suppress(BadTensor):
+            models[PLANNED] = Conversion(model, plan, calibration, cache, pool).run()
         target = _answers(model, calibration, pool)
-        scores = [_divergence(target, _answers(m.network, calibration, pool)) for m in (repaired, plain)]
-    better = repaired if scores[0] <= scores[1] else plain
-    better.report = replace(
-        repaired.report,
-        kept="as planned" if better is repaired else "without repairs",
-        divergence={"as planned": scores[0], "without repairs": scores[1]},
-        seconds={**repaired.report.seconds, "without repairs": sum(plain.report.seconds.values())},
-    )
-    return better
+        scores = {
+            name: _divergence(target, _answers(m.network, calibration, pool)) for name, m in models.items()
+        }
+    kept = PLANNED if scores.get(PLANNED, np.inf) <= scores[CHEAP] else CHEAP
+    own = models.get(PLANNED, models[CHEAP]).report
+    seconds = {**own.seconds, CHEAP: sum(models[CHEAP].report.seconds.values())}
+    models[kept].report = replace(own, kept=kept, divergence=scores, seconds=seconds)
+    return models[kept]
 
 
 def _cheap(plan: CompressionPlan) -> CompressionPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,22 @@ def to_bytes(model: CompressedModel) -> bytes:
     return save(arrays, metadata={FORMAT: header})
 
 
-def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> CompressedModel:
+def load(
+    path: Path,
+    network: nn.Module,
+    layers: tuple[Layer, ...],
+    example: torch.Tensor | None = None,
+    float_layers: Collection[str] = (),
+) -> CompressedModel:
     """Read a compressed network back.
 
     Args:
         path: a file written from :func:`to_bytes`.
         network: the same architecture with any weights; becomes the compressed network.
         layers: its layers, from ``compressors.graph.find_layers``.
+        example: a batch of the network's input, for shapes alone; what the first layer reads without one. Needed
+            where channels were taken out behind something that changes the image's shape.
+        float_layers: paths left in floating point.
 
     Raises:
         CheckpointError: a broken file, or one that does not fit the network.
@@ -87,12 +97,12 @@ def load(path: Path, network: nn.Module, layers: tuple[Layer, ...]) -> Compresse
     except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
         raise CheckpointError(f"{path}: broken description of the sliced layers: {error!r}") from error
     if kept:
-        example = torch.zeros(1, *layers[0].input_shape)
+        example = torch.zeros(1, *layers[0].input_shape) if example is None else example
         try:
-            network = shrink(network, kept, example)
+            network = shrink(network, kept, example, float_layers)
         except DseError as error:
             raise CheckpointError(f"{path}: its channels do not fit the network: {error}") from error
-        layers = find_layers(network, example)
+        layers = find_layers(network, example, float_layers)
     _fit(path, network, layers, tensors, grids, arrays)
     return CompressedModel(network, layers, tensors, grids, kept=kept)
 

@@ -28,8 +28,9 @@ def run(config: Mapping[str, Any]) -> int:
     images = bench.data.calibration
     network = build_model(setup.model, classes=len(bench.data.classes), channels=images.pixels.shape[-1])
     network = network.float().eval()
-    layers = find_layers(network, bench.calibration_images[:1], setup.model.float_layers)
-    model = load(folder / WEIGHTS, network, layers)
+    example, float_layers = bench.calibration_images[:1], setup.model.float_layers
+    layers = find_layers(network, example, float_layers)
+    model = load(folder / WEIGHTS, network, layers, example, float_layers)
     accuracy = bench.accuracy(model, config["split"])
     modelled, breakdown = bench.price(bench.workload(model), export.candidate)
     result = {

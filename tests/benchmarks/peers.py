@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, TensorDataset
 
-_BATCH = 64
+_BATCH, _STEPS = 64, 500
 Quantizer = Callable[[nn.Module, torch.Tensor], nn.Module]
 
 
@@ -118,18 +118,28 @@ def _brevitas_map(ptq: object, weight: int, activation: int) -> dict[type, tuple
 
 def _learn_rounding(network: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]]) -> None:
     """Their AdaRound, layer after layer, 500 steps of 32 images each."""
-    from brevitas_examples.imagenet_classification.ptq.learned_round_utils import apply_learned_round
+    from brevitas_examples.common.learned_round.learned_round_trainer import LearnedRoundTrainer, get_blocks
+    from brevitas_examples.imagenet_classification.ptq import learned_round_utils as learned
 
     settings = Namespace(
         learned_round="hard_sigmoid",
         learned_round_loss="regularised_mse",
-        learned_round_mode="layerwise",
-        learned_round_iters=500,
+        learned_round_iters=_STEPS,
         learned_round_lr=1e-3,
         learned_round_lr_scheduler=None,
         learned_round_batch_size=32,
     )
-    apply_learned_round(network, loader, settings)
+    config = learned.parse_args_to_dataclass(settings)
+    config.training_args.use_amp = False  # half precision is no help on a CPU: many times slower
+    LearnedRoundTrainer(config=config).train(
+        model=network,
+        model_forward=learned.vision_forward,
+        block_forward=learned.vision_block_forward,
+        data_loader=loader,
+        cache=learned.CacheVision(),
+        get_blocks_fn=partial(get_blocks, block_check_fn=learned.is_layer),
+        keep_gpu=True,
+    )
 
 
 def nncf(weight: int, activation: int, model: nn.Module, images: torch.Tensor) -> nn.Module:
