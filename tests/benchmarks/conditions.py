@@ -49,13 +49,13 @@ class Condition:
 
     Attributes:
         name: weights / activations in bits.
-        bar: loss in points of accuracy, at most.
+        bar: loss in points of accuracy, at most; None where none was asked for.
         recipe: repairs in use.
         layers: what is done to which layer.
     """
 
     name: str
-    bar: float
+    bar: float | None
     recipe: Recipe
     layers: Layers
 
@@ -75,16 +75,21 @@ class Condition:
 
 
 def everywhere(
-    weight: MethodConfig, activation: int | None, ends: MethodConfig | None = None, pattern: str = "element"
+    weight: MethodConfig,
+    activation: int | None,
+    ends: MethodConfig | None = None,
+    ends_activation: int | None = None,
+    pattern: str = "element",
 ) -> Layers:
-    """The same for every layer; ``ends`` for the weights of the first and the last one."""
+    """The same for every layer; ``ends`` and ``ends_activation`` for the first and the last one, where given."""
 
     def layers(_: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
         grid = None if activation is None else ActivationConfig(activation)
         names = [layer.name for layer in calibration.layers]
         plans = {name: LayerPlan(weight, grid, pattern=pattern) for name in names}
         if ends is not None:
-            plans |= {name: LayerPlan(ends, grid) for name in (names[0], names[-1])}
+            end_grid = grid if ends_activation is None else ActivationConfig(ends_activation)
+            plans |= {name: LayerPlan(ends, end_grid) for name in (names[0], names[-1])}
         return plans
 
     return layers
@@ -102,7 +107,7 @@ def inside(weight: MethodConfig, pattern: str) -> Layers:
 
 
 def unstructured(fraction: float) -> Layers:
-    """``fraction`` of all weights are zero, the same share of each layer but the first and the last; the rest have 8 bits."""
+    """``fraction`` of all weights are zero, as much of every layer but the first and the last; the rest have 8 bits."""
 
     def layers(model: nn.Module, calibration: Calibration) -> dict[str, LayerPlan]:
         sizes = {layer.name: math.prod(layer.weight_shape) for layer in calibration.layers}
@@ -170,7 +175,8 @@ _BINARY_2 = BinaryConfig(2, refine="joint")
 CONDITIONS = (
     Condition("8 / 8", 0.1, SECOND_ORDER, everywhere(_EIGHT, 8)),
     Condition("4 / 8", 0.2, SECOND_ORDER, everywhere(UniformConfig(4), 8)),
-    Condition("4 / 4", 0.5, SECOND_ORDER, everywhere(UniformConfig(4), 4)),
+    Condition("4 / 4", 0.5, RECONSTRUCTION, everywhere(UniformConfig(4), 4)),
+    Condition("4 / 4, ends 8 bits", None, SECOND_ORDER, everywhere(UniformConfig(4), 4, _EIGHT, 8)),
     Condition("3 / 8", 0.6, SECOND_ORDER, everywhere(UniformConfig(3), 8)),
     Condition("2 / 8", 1.5, SECOND_ORDER, everywhere(UniformConfig(2), 8)),
     Condition("ternary / float", 2.0, SECOND_ORDER, everywhere(_TERNARY, None)),
