@@ -45,11 +45,8 @@ def _draw_condition(axes: Axes, measured: Measured, condition: Condition, y: int
     above, below = y - _SHIFT, y + _SHIFT
     axes.plot(statistics.mean(losses), above, "o", color=BLUE, ms=4.6, mew=0, label="ours", zorder=5)
     axes.plot([min(losses), max(losses)], [above] * 2, color=BLUE, lw=1.6, solid_capstyle="round", zorder=4)
-    if not measured.quick:
-        if condition.bar is not None:
-            axes.plot(
-                [condition.bar] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.1, label="asked for", zorder=3
-            )
+    if not measured.quick and condition.bar is not None:
+        axes.plot([condition.bar] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.1, label="asked for", zorder=3)
     axes.plot(statistics.mean(plain), below, "o", mfc="white", mec=GREY, ms=4.2, mew=0.9, label=_PLAIN)
     losses_of_peers = measured.peer_losses(condition.name)
     for package, (colour, marker) in _PEERS.items():
