@@ -18,12 +18,14 @@ from compressors.model import CompressedModel
 from compressors.shrink import removable
 from dse.bench import Bench
 from dse.candidate import Candidate
-from dse.memo import Memo, content_key
+from dse.memo import Memo, Recent, content_key
 from dse.models import load_model
 from dse.records import Evaluation
 from dse.settings import Setup
 from energy.meters import Absent
 from energy.workload import Workload
+
+_LAYERS_KEPT = 2000  # compressed layers kept for later candidates: a hundred networks of twenty layers
 
 
 class Evaluator:
@@ -41,7 +43,7 @@ class Evaluator:
         self.bench = Bench(setup)
         self.model = load_model(setup.model, self.bench.data)
         self.calibration = calibrate(self.model, self.bench.calibration_images, setup.model.float_layers)
-        self._tensors: LayerCache = {}
+        self._tensors: LayerCache = Recent(_LAYERS_KEPT)
         self._memo = Memo(memo_folder)
         self._context = self._context_digest(setup)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,22 @@ class Memo:
         if self._folder is not None:
             stored = {"key": key, "digest": content_key(value), "value": value}
             write_atomically(self._folder / f"{key}.json", json.dumps(stored))
+
+
+class Recent(OrderedDict[Any, Any]):
+    """A mapping of at most ``limit`` entries: the one that was not asked for the longest makes room for a new one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        self.move_to_end(key)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._limit:
+            del self[next(iter(self))]

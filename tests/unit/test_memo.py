@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.errors import RunFolderError
-from dse.memo import Memo, content_key
+from dse.memo import Memo, Recent, content_key
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -85,3 +85,14 @@ def test_an_altered_or_misplaced_file_is_a_result_not_known(tmp_path: Path) -> N
         assert Memo(tmp_path).get("a") is None
     (tmp_path / "b.json").write_text(text, "utf-8")
     assert Memo(tmp_path).get("b") is None
+
+
+def test_recent_forgets_what_was_not_asked_for_the_longest() -> None:
+    kept = Recent(2)
+    kept["a"], kept["b"] = 1, 2
+    assert kept["a"] == 1
+    kept["c"] = 3
+    assert set(kept) == {"a", "c"} and "b" not in kept
+    kept["a"] = 4
+    kept["d"] = 5
+    assert dict(kept.items()) == {"a": 4, "d": 5}
