@@ -40,7 +40,7 @@ class Recipe:
 
 PLAIN = Recipe("nearest, batch norms matched", "nearest")
 SECOND_ORDER = Recipe("second order", "second_order")
-RECONSTRUCTION = Recipe("second order + reconstruction", "second_order", steps=300)
+RECONSTRUCTION = Recipe("second order + reconstruction", "second_order", steps=240)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,11 @@ def test_figure_of_a_part(tmp_path: Path) -> None:
 
 def test_only_takes_parts_of_names() -> None:
     assert choose(None, False) == list(CONDITIONS)
-    assert [c.name for c in choose(["4 / 4", "80 %"], False)] == ["4 / 4", "8, 80 % zeros / float"]
+    assert [c.name for c in choose(["4 / 4", "80 %"], False)] == [
+        "4 / 4",
+        "4 / 4, ends 8 bits",
+        "8, 80 % zeros / float",
+    ]
     assert [c.name for c in choose(None, True)] == list(QUICK)
     with pytest.raises(SystemExit, match="expected a part of 8 / 8"):
         choose(["5 / 5"], False)
