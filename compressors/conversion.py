@@ -154,9 +154,7 @@ class Conversion:
 
     def _silence_channels(self) -> dict[str, np.ndarray]:
         """Zero the channels that the plan gives up; they stay in place until all else is done."""
-        stream = Stream(self.graph, self.calibration.images, self.pool)
-        modules = dict(self.network.named_modules())
-        kept = kept_channels(stream, modules, self.plans, self.calibration, self.network, self.pool)
+        kept = kept_channels(self.graph, self.plans, self.calibration, self.network, self.pool)
         if kept:
             example, floats = self.calibration.images[:1], self.calibration.float_layers
             self.silent = silent_inputs(self.network, kept, example, floats)
@@ -349,12 +347,6 @@ def _nearest(plan: LayerPlan, weight: np.ndarray, alive: np.ndarray) -> Compress
     return CompressedLayer(compress(weight, plan.weight, keep), keep, weight)
 
 
-def _digest(upstream: str, name: str, settings: Any) -> str:
-    text = (
-        settings
-        if isinstance(settings, dict)
-        else settings.to_dict()
-        if isinstance(settings, LayerPlan)
-        else vars(settings)
-    )
-    return hashlib.sha256(json.dumps([upstream, name, text], sort_keys=True).encode()).hexdigest()
+def _digest(upstream: str, name: str, settings: dict[str, Any]) -> str:
+    """A key for what is done to ``name`` behind everything that ``upstream`` stands for."""
+    return hashlib.sha256(json.dumps([upstream, name, settings], sort_keys=True).encode()).hexdigest()

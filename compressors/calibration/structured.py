@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from compressors.calibration.observe import Calibration
 from compressors.calibration.second_order import input_moments
@@ -24,8 +24,7 @@ from compressors.shrink import removable
 
 
 def kept_channels(
-    stream: Stream,
-    modules: Mapping[str, nn.Module],
+    graph: fx.GraphModule,
     plans: Mapping[str, LayerPlan],
     calibration: Calibration,
     network: nn.Module,
@@ -34,8 +33,7 @@ def kept_channels(
     """Booleans ``[outputs]`` of every layer that is to lose channels.
 
     Args:
-        stream: of the float network, not advanced yet.
-        modules: layers of the float network by path.
+        graph: the float network, traced.
         plans: layer -> plan.
         calibration: of the float network.
         network: the float network.
@@ -56,6 +54,8 @@ def kept_channels(
                 "what else reads these channels needs all of them",
             )
     second = {n for n, p in wanted.items() if p.rounding == "second_order"}
+    modules = dict(network.named_modules())
+    stream = Stream(graph, calibration.images, lanes)
     moments = _reading_moments(stream, modules, {r for n in second for r in readers[n]}, lanes)
     kept: dict[str, np.ndarray] = {}
     for name, plan in wanted.items():

@@ -305,13 +305,7 @@ def fit_rows(weight, hessian, keep, fitted):  # type: ignore[no-untyped-def]
     columns = weight.shape[1]
     gradient = np.empty(columns)
     for n in range(weight.shape[0]):
-        gradient[:] = 0.0
-        for k in range(columns):
-            difference = weight[n, k] - fitted[n, k]
-            if difference != 0.0:
-                row = hessian[k]
-                for j in range(columns):
-                    gradient[j] += row[j] * difference
+        _pull(weight[n], hessian, fitted[n], gradient)
         first = 0.0
         for sweep in range(_FITTING_SWEEPS):
             largest = 0.0

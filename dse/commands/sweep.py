@@ -54,7 +54,8 @@ def run(config: Mapping[str, Any]) -> int:
                 "metrics this machine can give",
                 f"absent here: {absent[metric.name]}",
             )
-    space = Space(settings.space, evaluator.layers, evaluator.removable)
+    removable = evaluator.removable if settings.space.pattern == "channel" else ()
+    space = Space(settings.space, evaluator.layers, removable)
     fingerprint = {
         # new baselines may join a study later
         "space": {key: value for key, value in config["space"].items() if key != "baselines"},
