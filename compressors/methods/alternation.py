@@ -12,38 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressors.methods.planes import least_squares
+from compressors.methods.sorted_rows import SortedRows
 
 _ROUNDS = 100  # turns end by themselves long before, but for rows of very many weights
-
-
-@dataclass(frozen=True, eq=False)
-class _SortedRows:
-    """Kept weights of each row in ascending order, with their sums, so that an assignment costs a binary search."""
-
-    order: np.ndarray  # int64 [rows, length], pruned weights last
-    ascending: np.ndarray  # float64 [rows, length], pruned weights infinite
-    sums: np.ndarray  # float64 [rows, length + 1], of the first so many weights
-    kept: np.ndarray  # int64 [rows]
-
-    @classmethod
-    def of(cls, weight: np.ndarray, keep: np.ndarray) -> _SortedRows:
-        value = np.where(keep, weight, np.inf)
-        order = np.argsort(value, axis=1, kind="stable")
-        ascending = np.take_along_axis(value, order, 1)
-        sums = np.zeros((weight.shape[0], weight.shape[1] + 1))
-        np.cumsum(np.where(np.isinf(ascending), 0.0, ascending), axis=1, out=sums[:, 1:])
-        return cls(order, ascending, sums, keep.sum(1))
-
-    def below(self, row: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """How many weights of ``row [n]`` are below ``value [n, m]``: ``int64 [n, m]``."""
-        low = np.zeros(value.shape, np.int64)
-        high = np.broadcast_to(self.kept[row][:, None], value.shape)
-        last = self.ascending.shape[1] - 1
-        for _ in range(int(last + 1).bit_length()):
-            middle = (low + high) >> 1
-            less = (self.ascending[row[:, None], np.minimum(middle, last)] < value) & (low < high)
-            low, high = np.where(less, middle + 1, low), np.where(less, high, middle)
-        return low
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +33,6 @@ class _Levels:
     @property
     def borders(self) -> np.ndarray:
         return 0.5 * (self.value[:, 1:] + self.value[:, :-1])
-
-
-def _tally(rows: _SortedRows, row: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number and sum ``[n, L]`` of the weights between the cuts ``[n, L - 1]``."""
-    ends = np.concatenate([np.zeros((len(row), 1), np.int64), cut, rows.kept[row][:, None]], axis=1)
-    return np.diff(ends).astype(np.float64), np.diff(rows.sums[row[:, None], ends])
 
 
 def _unsorted(values: np.ndarray, rank: np.ndarray) -> np.ndarray:
@@ -94,7 +59,7 @@ def alternate(
         Codes ``int64 [terms, rows, length]`` and scales ``float32 [terms, rows]``. The error is at most that of any
         assignment to the levels of a start, up to the rounding of the scales to float32.
     """
-    rows = _SortedRows.of(weight, keep)
+    rows = SortedRows.of(weight, keep)
     row = np.tile(np.arange(weight.shape[0]), len(starts))
     scale = np.ascontiguousarray(starts.reshape(len(row), -1), np.float64)
     largest = np.where(keep, np.abs(weight), 0.0).max(1)
@@ -105,8 +70,9 @@ def alternate(
     products = (tuples[:, None] * tuples).reshape(terms * terms, -1).T
     for _ in range(_ROUNDS):
         levels = _Levels.of(scale[active], alphabet)
-        new = rows.below(row[active], levels.borders)
-        count, total = _tally(rows, row[active], new)
+        ends = rows.cells(row[active], levels.value)
+        new = ends[:, 1:-1]
+        count, total = rows.totals(row[active], ends)
         error[active] = ((count * levels.value - 2.0 * total) * levels.value).sum(1)
         moved = (new != cut[active]).any(1)
         cut[active] = new
@@ -120,12 +86,14 @@ def alternate(
     best = error.reshape(len(starts), -1).argmin(0)
     chosen = scale.reshape(len(starts), weight.shape[0], -1)[best, np.arange(weight.shape[0])]
     stored = chosen.astype(np.float32)
-    return _assign(rows, stored.astype(np.float64), alphabet), np.ascontiguousarray(stored.T)
+    order = np.argsort(np.where(keep, weight, np.inf), axis=1, kind="stable")
+    codes = _assign(rows, order, stored.astype(np.float64), alphabet)
+    return codes, np.ascontiguousarray(stored.T)
 
 
-def _assign(rows: _SortedRows, scale: np.ndarray, alphabet: np.ndarray) -> np.ndarray:
-    """The nearest tuple of every kept weight: ``int64 [terms, rows, length]``."""
-    count, length = rows.order.shape
+def _assign(rows: SortedRows, order: np.ndarray, scale: np.ndarray, alphabet: np.ndarray) -> np.ndarray:
+    """The nearest tuple of every kept weight: ``int64 [terms, rows, length]``; ``order`` sorts the weights."""
+    count, length = order.shape
     levels = _Levels.of(scale, alphabet)
     repeated = np.diff(levels.value, axis=1, prepend=np.nan) == 0
     first = np.maximum.accumulate(np.where(repeated, 0, np.arange(alphabet.shape[1])), axis=1)
@@ -136,5 +104,5 @@ def _assign(rows: _SortedRows, scale: np.ndarray, alphabet: np.ndarray) -> np.nd
     tuples = alphabet[:, np.take_along_axis(rank, np.cumsum(step[:, :-1], axis=1), 1)]
     tuples[:, np.arange(length) >= rows.kept[:, None]] = 0
     codes = np.empty_like(tuples)
-    np.put_along_axis(codes, np.broadcast_to(rows.order, tuples.shape), tuples, 2)
+    np.put_along_axis(codes, np.broadcast_to(order, tuples.shape), tuples, 2)
     return codes
