@@ -40,9 +40,18 @@ def write_figures(folder: Path, summary: StudySummary) -> list[WrittenFigure]:
     Raises:
         RunFolderError: the folder cannot be written to.
     """
+    return write_drawn(folder, _figures(summary))
+
+
+def write_drawn(folder: Path, drawn: Iterator[tuple[str, str, Figure]]) -> list[WrittenFigure]:
+    """Write (name, caption, figure) as NAME.png and NAME.svg; they are drawn, one by one, in the house's style.
+
+    Raises:
+        RunFolderError: the folder cannot be written to.
+    """
     written = []
     with paper_style():
-        for name, caption, figure in _figures(summary):
+        for name, caption, figure in drawn:
             files = {suffix: folder / f"{name}.{suffix}" for suffix in ("png", "svg")}
             for suffix, content in render(figure).items():
                 write_atomically(files[suffix], content)

@@ -34,6 +34,7 @@ class Stream:
         self._runs = [fx.Interpreter(graph, garbage_collect_values=False) for _ in chunks]
         self._nodes = {node.name: node for node in graph.graph.nodes}
         self._rest = list(graph.graph.nodes)
+        self._order = {node: i for i, node in enumerate(self._rest)}
         self._last_reader = {source: node for node in self._rest for source in node.all_input_nodes}
         self._held: set[str] = set()
         first = self._rest.pop(0)
@@ -71,9 +72,12 @@ class Stream:
         self._held = set(names)
 
     def _drop(self, current: fx.Node) -> None:
-        order = {node: i for i, node in enumerate(self._nodes.values())}
         for run in self._runs:
             for node in list(run.env):
                 last = self._last_reader.get(node, node)
-                if order[last] <= order[current] and node is not current and node.name not in self._held:
+                if (
+                    self._order[last] <= self._order[current]
+                    and node is not current
+                    and node.name not in self._held
+                ):
                     del run.env[node]

@@ -18,9 +18,7 @@ from dse.analysis.drawings import (
 )
 from dse.analysis.records import Analysis
 from dse.analysis.summary import fronts
-from dse.figures.style import paper_style, render
-from dse.files import write_atomically
-from dse.plots import WrittenFigure
+from dse.plots import WrittenFigure, write_drawn
 
 
 def write_analysis_figures(folder: Path, analysis: Analysis) -> list[WrittenFigure]:
@@ -29,14 +27,7 @@ def write_analysis_figures(folder: Path, analysis: Analysis) -> list[WrittenFigu
     Raises:
         RunFolderError: the folder cannot be written to.
     """
-    written = []
-    with paper_style():
-        for name, caption, figure in _figures(analysis):
-            files = {suffix: folder / f"{name}.{suffix}" for suffix in ("png", "svg")}
-            for suffix, content in render(figure).items():
-                write_atomically(files[suffix], content)
-            written.append(WrittenFigure(name, caption, files["png"], files["svg"]))
-    return written
+    return write_drawn(folder, _figures(analysis))
 
 
 def _figures(analysis: Analysis) -> Iterator[tuple[str, str, Figure]]:
