@@ -17,8 +17,9 @@ from torch import fx, nn
 
 from compressors.calibration.activation import ActivationGrid
 from compressors.calibration.batch_norm import repair_batch_norm
-from compressors.calibration.observe import BATCH_NORMS, Calibration, output_means, pooled_moments
+from compressors.calibration.observe import Calibration, pooled_moments
 from compressors.calibration.reconstruct import LatentWeight, reconstruct
+from compressors.calibration.repairs import Repairs
 from compressors.calibration.second_order import (
     input_moments,
     output_error,
@@ -94,6 +95,7 @@ class Conversion:
         self.silent: dict[str, np.ndarray] = {}
         self.gone: dict[str, np.ndarray] = {}
         self.kept = self._silence_channels()
+        self.repairs = Repairs(self.graph, plan, calibration)
         self.nodes = {node.name: node for node in self.graph.graph.nodes}
         versions = plan.augment if plan.reconstruct is not None else 1
         self.images = augmented(calibration.images, versions)
@@ -168,14 +170,14 @@ class Conversion:
         module = self.graph.get_submodule(target) if node.op == "call_module" else None
         if module is not None and target in layers and target in self.plans:
             self._compress_layer(target, node, module)
-        elif isinstance(module, BATCH_NORMS) and self._touched and self._repairable(target, module):
+        elif self._touched and self.repairs.of_norm(node):
             with self._timed("batch norm"):
                 own = pooled_moments(self._read(self.stream, node), self.pool)
                 repair_batch_norm(module, self.plan.batch_norm, own, self.calibration.moments[target])
         self.stream.advance(node.name)
-        if module is not None and target in layers and self._touched and self._bias_free(target, node):
+        if self._touched and self.repairs.of_bias(node):
             with self._timed("bias"):
-                self._match_bias(target, node, module)
+                self._match_bias(node, module)
 
     def _compress_layer(self, name: str, node: fx.Node, module: nn.Module) -> None:
         plan = self.plans[name]
@@ -223,7 +225,7 @@ class Conversion:
             module,
             self._read(self.floats, node),
             read,
-            centred=self._mean_is_free(name, node),
+            centred=self.repairs.free_mean(node),
             lanes=self.pool,
         )
         rows = weight.reshape(len(weight), -1)
@@ -308,29 +310,12 @@ class Conversion:
             self._floats = Stream(graph, self.images, self.pool)
         return self._floats
 
-    def _mean_is_free(self, name: str, node: fx.Node) -> bool:
-        """Whether what follows takes up the mean of a layer's output."""
-        norms = [str(u.target) for u in node.users if u.op == "call_module"]
-        normed = len(norms) == len(node.users) and all(n in self.calibration.moments for n in norms)
-        return (normed and self.plan.batch_norm != "keep") or self._bias_free(name, node)
-
-    def _repairable(self, name: str, norm: nn.Module) -> bool:
-        wanted = self.plan.batch_norm != "keep" and name in self.calibration.moments
-        return wanted and norm.running_mean is not None
-
-    def _bias_free(self, name: str, node: fx.Node) -> bool:
-        followed = any(
-            u.op == "call_module" and isinstance(self.graph.get_submodule(str(u.target)), BATCH_NORMS)
-            for u in node.users
-        )
-        return self.plan.bias == "match" and name in self.calibration.output_means and not followed
-
-    def _match_bias(self, name: str, node: fx.Node, module: nn.Module) -> None:
+    def _match_bias(self, node: fx.Node, module: nn.Module) -> None:
         chunks = self.stream[node.name]
-        shift = self.calibration.output_means[name] - output_means(module, self._own(chunks))
+        shift = self.repairs.bias_shift(node, self._own(chunks))
         module.bias.add_(shift)
-        shaped = shift[:, None, None] if isinstance(module, nn.Conv2d) else shift
-        self.stream.replace(node.name, [chunk + shaped for chunk in chunks])
+        along = self.repairs.along_outputs(node, shift)
+        self.stream.replace(node.name, [chunk + along for chunk in chunks])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

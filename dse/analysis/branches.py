@@ -16,7 +16,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from compressors.calibration.batch_norm import repair_batch_norm
-from compressors.calibration.observe import BATCH_NORMS, Calibration, output_means, pooled_moments
+from compressors.calibration.observe import Calibration, pooled_moments
+from compressors.calibration.repairs import Repairs
 from compressors.calibration.stream import CHUNK
 from compressors.graph import trace
 from compressors.parallel import Lanes
@@ -47,7 +48,8 @@ class Branches:
         lanes: Lanes,
     ) -> None:
         self.graph = trace(copy.deepcopy(model).float().eval(), calibration.float_layers)
-        self.calibration, self.labels, self.repairs, self.lanes = calibration, labels, repairs, lanes
+        self.calibration, self.labels, self.plan, self.lanes = calibration, labels, repairs, lanes
+        self.repairs = Repairs(self.graph, repairs, calibration)
         chunks = [*calibration.images.split(CHUNK), *search.split(CHUNK)]
         self._seen = len(calibration.images.split(CHUNK))  # chunks that calibration may look at
         self._nodes = list(self.graph.graph.nodes)
@@ -77,10 +79,6 @@ class Branches:
         """What the layer that the trunk stands before reads, for the chunks of calibration images."""
         return [env[node.all_input_nodes[0]] for env in self._trunk[: self._seen]]
 
-    def mean_is_free(self, node: fx.Node) -> bool:
-        """Whether a repair takes up the mean of what the layer ``node`` computes."""
-        return all(self._is_repaired_norm(user) for user in node.users) or self._is_repaired_bias(node)
-
     @torch.no_grad()
     def run(self, node: fx.Node) -> tuple[list[torch.Tensor], float, float]:
         """The changed network from ``node`` on: the layer's output, divergence in nats, and accuracy."""
@@ -88,13 +86,13 @@ class Branches:
         envs = self._run(self._trunk, at, at + 1)
         output = [env[node] for env in envs[: self._seen]]
         envs, at = self._match_bias(node, envs), at + 1
-        norms = [n for n in self._nodes[at:] if self._is_repaired_norm(n)]
+        norms = [n for n in self._nodes[at:] if self.repairs.of_norm(n)]
         with _statistics_kept([self._module(norm) for norm in norms]):
             for stop in self._nodes[at:]:
                 if stop in norms:
                     envs, at = self._run(envs, at, self._place[stop]), self._place[stop]
                     self._match_norm(stop, envs)
-                elif self._is_repaired_bias(stop):
+                elif self.repairs.of_bias(stop):
                     envs, at = self._run(envs, at, self._place[stop] + 1), self._place[stop] + 1
                     envs = self._match_bias(stop, envs)
             envs = self._run(envs, at, len(self._nodes))
@@ -109,32 +107,15 @@ class Branches:
         """Repair a batch norm that the images stand before."""
         own = pooled_moments([env[norm.all_input_nodes[0]] for env in envs[: self._seen]], self.lanes)
         moments = self.calibration.moments[str(norm.target)]
-        repair_batch_norm(self._module(norm), self.repairs.batch_norm, own, moments)
+        repair_batch_norm(self._module(norm), self.plan.batch_norm, own, moments)
 
     def _match_bias(self, node: fx.Node, envs: Sequence[dict]) -> list[dict]:
         """Values after the bias of a layer that the images have just passed was repaired, where it is."""
-        if not self._is_repaired_bias(node):
+        if not self.repairs.of_bias(node):
             return list(envs)
-        module = self._module(node)
-        own = output_means(module, [env[node] for env in envs[: self._seen]])
-        shift = self.calibration.output_means[str(node.target)] - own
-        shift = shift[:, None, None] if isinstance(module, nn.Conv2d) else shift
-        return [{**env, node: env[node] + shift} for env in envs]
-
-    def _is_repaired_norm(self, node: fx.Node) -> bool:
-        if node.op != "call_module" or str(node.target) not in self.calibration.moments:
-            return False
-        module = self._module(node)
-        known = isinstance(module, BATCH_NORMS) and module.running_mean is not None
-        return known and self.repairs.batch_norm != "keep"
-
-    def _is_repaired_bias(self, node: fx.Node) -> bool:
-        if node.op != "call_module" or str(node.target) not in self.calibration.output_means:
-            return False
-        followed = any(
-            user.op == "call_module" and isinstance(self._module(user), BATCH_NORMS) for user in node.users
-        )
-        return self.repairs.bias == "match" and not followed
+        shift = self.repairs.bias_shift(node, [env[node] for env in envs[: self._seen]])
+        along = self.repairs.along_outputs(node, shift)
+        return [{**env, node: env[node] + along} for env in envs]
 
     def _run(self, envs: Sequence[dict], start: int, stop: int) -> list[dict]:
         """Values after the nodes from ``start`` up to, not including, ``stop``; those given stay as they are."""

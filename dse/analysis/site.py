@@ -87,7 +87,7 @@ class Site:
     def _effect(self) -> Effect:
         output, kl, accuracy = self._branches.run(self._node)
         axis = 1 if isinstance(self._module, nn.Conv2d) else -1
-        free = self._branches.mean_is_free(self._node)
+        free = self._branches.repairs.free_mean(self._node)
         energy = _spread(self._output, axis, free)
         error = _spread([a - b for a, b in zip(output, self._output, strict=True)], axis, free)
         return Effect(error / energy if energy > 0 else None, kl, accuracy)
@@ -96,7 +96,7 @@ class Site:
     def _moments(self) -> InputMoments:
         before = time.perf_counter()
         read = self._branches.inputs(self._node)
-        free = self._branches.mean_is_free(self._node)
+        free = self._branches.repairs.free_mean(self._node)
         with torch.no_grad():
             moments = input_moments(self._module, read, read, centred=free, lanes=self._branches.lanes)
         self._moments_s = time.perf_counter() - before
