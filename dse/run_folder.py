@@ -21,6 +21,20 @@ TEST_ACCURACY = "test_accuracy.json"
 MEMO = "memo"
 
 
+def make_run_folder(run: Path) -> None:
+    """Make the folder where it is not there yet.
+
+    Raises:
+        RunFolderError: it cannot be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make the run folder {run}: {error.strerror}; set study.folder to a place that can be written"
+        ) from error
+
+
 def write_config(run: Path, config: Mapping[str, Any]) -> Path:
     """Keep the composed configuration beside the study it made."""
     return write_atomically(run / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

@@ -81,11 +81,6 @@ def check_sparsity(sparsity: float, pattern: Pattern, key: str = "sparsity") -> 
         )
 
 
-def magnitude_mask(weight: np.ndarray, sparsity: float) -> np.ndarray:
-    """Keep the largest weights of a layer: :func:`keep_mask` of their magnitudes, each weight alone."""
-    return keep_mask(np.abs(weight), sparsity)
-
-
 def keep_mask(
     importance: np.ndarray, sparsity: float, pattern: str | Pattern = "element", groups: int = 1
 ) -> np.ndarray:

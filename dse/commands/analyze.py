@@ -14,7 +14,7 @@ from dse.analysis.settings import AnalyzeSettings, weight_choices
 from dse.errors import DseError, RunFolderError
 from dse.memo import Memo, content_key
 from dse.provenance import collect_provenance, read_provenance, write_provenance
-from dse.run_folder import MEMO, write_config
+from dse.run_folder import MEMO, make_run_folder, write_config
 from dse.settings import SweepSettings
 from dse.study import JOURNAL
 
@@ -65,9 +65,4 @@ def _prepare(folder: Path) -> None:
         raise RunFolderError(
             f"{folder} holds the study of a sweep; choose another study.name, or move that folder away"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot make the folder {folder}: {error.strerror}; set study.folder to a place that can be written"
-        ) from error
+    make_run_folder(folder)

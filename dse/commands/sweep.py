@@ -15,7 +15,7 @@ from dse.objectives import select_objectives
 from dse.pareto import front_of
 from dse.progress import make_progress
 from dse.provenance import collect_provenance, write_provenance
-from dse.run_folder import MEMO, rebuild_report, write_config, write_test_accuracy
+from dse.run_folder import MEMO, make_run_folder, rebuild_report, write_config, write_test_accuracy
 from dse.search import SearchSettings
 from dse.settings import SweepSettings
 from dse.space import Space
@@ -78,12 +78,7 @@ def _prepare(run: Path, config: Mapping[str, Any]) -> None:
             f"{run} already holds a study and study.fresh=true asks for a new one; choose another study.name, "
             "or move that folder away"
         )
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot make the run folder {run}: {error.strerror}; set study.folder to a place that can be written"
-        ) from error
+    make_run_folder(run)
 
 
 def _search(study: Study, evaluator: Evaluator, space: Space, max_loss: float | None) -> bool:
