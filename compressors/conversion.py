@@ -21,6 +21,7 @@ from compressors.calibration.observe import Calibration, pooled_moments
 from compressors.calibration.reconstruct import LatentWeight, reconstruct
 from compressors.calibration.repairs import Repairs
 from compressors.calibration.second_order import (
+    fitted_grid,
     input_moments,
     output_error,
     prune_second_order,
@@ -41,6 +42,8 @@ from compressors.registry import compress
 from compressors.shrink import shrink, silent_inputs, silent_outputs, zero_channels
 from compressors.slicing import narrowed
 from compressors.tensor import SlicedTensor
+
+_COARSE_BITS = 6  # with more, an input's grid hardly matters
 
 LayerCache = MutableMapping[tuple[str, ...], Any]
 
@@ -182,7 +185,7 @@ class Conversion:
     def _compress_layer(self, name: str, node: fx.Node, module: nn.Module) -> None:
         plan = self.plans[name]
         if plan.activation is not None:
-            grid = self.grids[name] = self.calibration.grid(name, plan.activation)
+            grid = self.grids[name] = self._grid(name, plan, node, module)
             self._handles.append(
                 module.register_forward_pre_hook(lambda _, args, grid=grid: (grid.round(args[0]), *args[1:]))
             )
@@ -195,6 +198,27 @@ class Conversion:
             module.weight.copy_(torch.from_numpy(layer.tensor.to_dense()))
         self._touched = self._touched or plan.weight is not None or plan.activation is not None
         self.upstream = _digest(self.upstream, name, plan.to_dict())
+
+    def _grid(self, name: str, plan: LayerPlan, node: fx.Node, module: nn.Module) -> ActivationGrid:
+        """The grid of the layer's input, from the cache if nothing that matters changed."""
+        assert plan.activation is not None
+        grid = self.calibration.grid(name, plan.activation)
+        searched = plan.activation.clip == "mse" and grid.bits <= _COARSE_BITS
+        if plan.weight is None or plan.rounding != "second_order" or not searched:
+            return grid
+        key = ("grid", weight_digest(module), _digest(self.upstream, name, plan.to_dict()))
+        if key not in self.cache:
+            with self._timed("activation grids"):
+                self.floats.advance(node.all_input_nodes[0].name)
+                self.cache[key] = fitted_grid(
+                    grid,
+                    module,
+                    self._read(self.floats, node),
+                    self._read(self.stream, node),
+                    centred=self.repairs.free_mean(node),
+                    lanes=self.pool,
+                )
+        return self.cache[key]
 
     def _layer(self, name: str, plan: LayerPlan, node: fx.Node, module: nn.Module) -> CompressedLayer:
         """The layer's weights as the plan wants them, from the cache if nothing that matters changed."""

@@ -23,7 +23,8 @@ class ActivationConfig:
     """Grid of a layer's input: unsigned where the input never is negative, else signed; one scale per tensor.
 
     ``clip`` chooses the scale from the calibration images: ``minmax`` covers them all, ``mse`` minimises the
-    squared error; for the others see ``compressors.calibration.activation.choose_grid``.
+    squared error (of the layer's output, where the weights are rounded to second order and bits are few); for the
+    others see ``compressors.calibration.activation.choose_grid``.
     """
 
     bits: int = 8

@@ -12,13 +12,14 @@ Sources: OBQ (Frantar & Alistarh, arXiv 2208.11580), GPTQ (arXiv 2210.17323); fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from compressors.calibration.activation import ActivationGrid
 from compressors.grid import LevelGrid
 from compressors.kernels.rounding import fit_rows, round_rows
 from compressors.methods.prune import keep_mask
@@ -32,6 +33,8 @@ _POSITIONS = 1 << 17  # output positions that the moments are taken over; more d
 _ROWS = 8  # rows rounded together
 _COARSE, _FINE = 9, 32  # levels: a coarse grid has many local optima, and a fine one none that matter
 _PRUNING_STEPS = 8
+_GRID_FACTORS = (1.0, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5)
+_GRID_CHUNKS, _GRID_POSITIONS = 4, 1 << 13  # of images, and places in them, to choose between these by
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,7 @@ def input_moments(
     *,
     centred: bool,
     lanes: Lanes,
+    most: int = _POSITIONS,
 ) -> InputMoments:
     """Moments of a layer's inputs over all images.
 
@@ -97,12 +101,13 @@ def input_moments(
         floats: chunks of its input in the float network.
         rounded: chunks of its input in the compressed network, on the layer's grid.
         centred: whether the mean of the layer's output is free.
+        most: output positions to take them over, about; convolutions leave out rows and columns.
     """
     out = module(rounded[0][:1])
     positions = out[0].numel() // out.shape[-1 if isinstance(module, nn.Linear) else 1]
     images = sum(len(chunk) for chunk in floats)
     thin = 1
-    while positions > 16 * thin**2 and images * positions > _POSITIONS * thin**2:
+    while positions > 16 * thin**2 and images * positions > most * thin**2:
         thin += 1
 
     def moments(turn: int, x: torch.Tensor, z: torch.Tensor) -> list[torch.Tensor]:
@@ -137,6 +142,38 @@ def input_moments(
     eye = ridge[:, None, None] * torch.eye(second.shape[1], dtype=torch.float64)
     # in all three, as if noise were read beside: it pulls the target to the weights themselves, not to zero
     return InputMoments(second + eye, cross + eye, flat + eye)
+
+
+def fitted_grid(
+    grid: ActivationGrid,
+    module: nn.Module,
+    floats: Sequence[torch.Tensor],
+    read: Sequence[torch.Tensor],
+    *,
+    centred: bool,
+    lanes: Lanes,
+) -> ActivationGrid:
+    """The grid with the scale, near its own, that costs the layer's output least.
+
+    What a value loses counts by what the weights make of it, and by what is left when these are refitted to the grid.
+
+    Args:
+        grid: to start from.
+        module: the layer, with float weights.
+        floats: chunks of its input in the float network.
+        read: chunks of its input in the compressed network, not on a grid yet; a few are looked at.
+        centred: whether the mean of the layer's output is free.
+    """
+    floats, read = floats[:_GRID_CHUNKS], read[:_GRID_CHUNKS]
+    weight = module.weight.detach().numpy().astype(np.float64)
+    weight = weight.reshape(len(weight), -1)
+
+    def cost(candidate: ActivationGrid) -> float:
+        rounded = lanes.map(candidate.round, read)
+        moments = input_moments(module, floats, rounded, centred=centred, lanes=lanes, most=_GRID_POSITIONS)
+        return output_error(weight, target_weights(weight, moments), moments)
+
+    return min((replace(grid, scale=float(np.float32(grid.scale * f))) for f in _GRID_FACTORS), key=cost)
 
 
 def target_weights(weight: np.ndarray, moments: InputMoments) -> np.ndarray:

@@ -40,7 +40,7 @@ class Recipe:
 
 PLAIN = Recipe("nearest, batch norms matched", "nearest")
 SECOND_ORDER = Recipe("second order", "second_order")
-RECONSTRUCTION = Recipe("second order + reconstruction", "second_order", steps=240)
+RECONSTRUCTION = Recipe("second order + reconstruction", "second_order", steps=270)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ CONDITIONS = (
     Condition("8 / 8", 0.1, SECOND_ORDER, everywhere(_EIGHT, 8)),
     Condition("4 / 8", 0.2, SECOND_ORDER, everywhere(UniformConfig(4), 8)),
     Condition("4 / 4", 0.5, RECONSTRUCTION, everywhere(UniformConfig(4), 4)),
-    Condition("4 / 4, ends 8 bits", None, SECOND_ORDER, everywhere(UniformConfig(4), 4, _EIGHT, 8)),
+    Condition("4 / 4, ends 8 bits", 0.5, SECOND_ORDER, everywhere(UniformConfig(4), 4, _EIGHT, 8)),
     Condition("3 / 8", 0.6, SECOND_ORDER, everywhere(UniformConfig(3), 8)),
     Condition("2 / 8", 1.5, SECOND_ORDER, everywhere(UniformConfig(2), 8)),
     Condition("ternary / float", 2.0, SECOND_ORDER, everywhere(_TERNARY, None)),

@@ -48,6 +48,7 @@ def plan(
 RECIPES: dict[str, CompressionPlan] = {
     "nearest": plan(),
     "second order": plan(SECOND),
+    "coarse inputs": plan(replace(SECOND, activation=ActivationConfig(3))),
     "pruned": plan(replace(SECOND, sparsity=0.5)),
     "reconstructed": plan(SECOND, reconstruct=Reconstruction(6, 20), augment=2),
     "structured": plan(SECOND, {"conv2": replace(SECOND, sparsity=0.5, pattern="channel")}),

@@ -11,9 +11,11 @@ import torch
 from contracts import gauss
 from torch import nn
 
+from compressors.calibration.activation import ActivationGrid
 from compressors.calibration.second_order import (
     DAMPING,
     columns,
+    fitted_grid,
     input_moments,
     output_error,
     prune_second_order,
@@ -273,3 +275,26 @@ def test_a_row_of_zeros_has_no_digits(pool: Lanes) -> None:
     for config in (TernaryConfig(2), UniformConfig(4), KmeansConfig(2)):
         rounded = round_second_order(weight, config, np.ones(weight.shape, bool), moments, pool)
         assert not rounded.to_dense()[2].any() and not rounded.digits()[:, 2].any()
+
+
+def test_an_inputs_grid_reaches_for_what_the_weights_read(pool: Lanes) -> None:
+    inputs = torch.rand(300, 8, generator=torch.Generator().manual_seed(0))
+    inputs[:, 0] *= 1.4  # beyond the grid, which fits the others
+    layer = nn.Linear(8, 3)
+    chunks = list(inputs.split(CHUNK))
+    start = ActivationGrid(4, signed=False, scale=1.0 / 15)
+
+    def chosen(column: int) -> ActivationGrid:
+        layer.weight.zero_()
+        layer.weight[:, column] = torch.tensor([1.0, -0.5, 2.0])
+        return fitted_grid(start, layer, chunks, chunks, centred=True, lanes=pool)
+
+    def lost(grid: ActivationGrid, column: int) -> float:
+        x, q = inputs[:, column].double(), grid.round(inputs)[:, column].double()
+        return float(1.0 - np.corrcoef(x.numpy(), q.numpy())[0, 1] ** 2)
+
+    far, near = chosen(0), chosen(5)
+    assert far.scale > 1.15 * start.scale
+    assert near.scale < far.scale
+    assert lost(far, 0) < lost(start, 0)
+    assert (far.bits, far.signed) == (start.bits, start.signed)
