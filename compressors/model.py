@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from compressors.calibration.activation import ActivationGrid
 from compressors.calibration.observe import BATCH_NORMS
 from compressors.graph import Layer
 from compressors.tensor import SlicedTensor
+
+if TYPE_CHECKING:
+    from compressors.operators.lowered import LoweredModel
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,19 @@ class CompressedModel(nn.Module):
             for handle in handles:
                 handle.remove()
         return codes
+
+    def lower(self, **settings: Any) -> LoweredModel:
+        """The network on integers alone; ``settings`` are those of ``compressors.operators.lowering.Lowering``.
+
+        Raises:
+            UnsupportedLayer: once it is called, if a layer has float weights or a float input.
+        """
+        # these import this module
+        from compressors.operators.lowered import LoweredModel
+        from compressors.operators.lowering import Lowering
+
+        threads = settings.pop("threads", 1)
+        return LoweredModel(self, Lowering(**settings), threads)
 
     def size_bytes(self) -> float:
         """Bytes to store the network: sliced weights without padding, the rest as float32.
