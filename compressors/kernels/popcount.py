@@ -496,3 +496,64 @@ def depthwise(inputs, places, offsets, masks, signs, exponents, source, totals):
                     for n in range(sums.shape[0]):
                         code = np.int64(inputs[start + source[n] + d])
                         sums[n] += (((code ^ sign[n]) - sign[n]) & mask[n]) << by
+
+
+@cache
+def search_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
+    """A compiled search for the rows of a database with the smallest keys, for tiles of ``mr`` queries.
+
+    ``kernel(inputs, places, words, weights, block_bytes, pairs, sign, offsets, start, keys, rows, first, last)`` goes
+    through the blocks ``first`` to ``last`` of the database and keeps, per query, the smallest of
+    ``sign * sums + offsets[row]`` in ``keys: int32 [queries, k]``, in order, with their rows (from ``start`` on) in
+    ``rows: int64 [queries, k]``; of equal keys the row that came first stays. Other arguments as in ``product_kernel``.
+    """
+    plain = op >= MASKED_PLAIN
+
+    @njit(cache=True, nogil=True)
+    def kernel(  # type: ignore[no-untyped-def]
+        inputs, places, words, weights, block_bytes, pairs, sign, offsets, start, keys, rows, first, last
+    ):
+        queries, width, k = places.shape[0], nr * LANES, keys.shape[1]
+        tile, zero = np.empty((mr, width), np.int32), np.zeros(1, np.int64)
+        for block in range(first, last):
+            offset = offsets[block * width : (block + 1) * width]
+            for q in range(0, queries, mr):
+                query = max(0, min(q, queries - mr))
+                if plain:
+                    _plain_tile(
+                        mr,
+                        nr,
+                        op,
+                        inputs,
+                        places,
+                        query,
+                        zero,
+                        words,
+                        weights,
+                        block * block_bytes,
+                        pairs,
+                        tile,
+                    )
+                else:
+                    _tile(
+                        mr, nr, op, inputs.ctypes.data, places.ctypes.data + 8 * query, zero.ctypes.data, 1, words,
+                        weights.ctypes.data + block * block_bytes, pairs.ctypes.data, pairs.shape[0], tile.ctypes.data,
+                    )  # fmt: skip
+                for m in range(q - query, mr):  # queries before were in the tile that this one overlaps
+                    own, best, which = tile[m], keys[query + m], rows[query + m]
+                    worst, some = best[k - 1], False
+                    for n in range(width):
+                        own[n] = sign * own[n] + offset[n]
+                        some |= own[n] < worst
+                    if not some:
+                        continue
+                    for n in range(width):
+                        if own[n] >= best[k - 1]:
+                            continue
+                        place = k - 1
+                        while place > 0 and best[place - 1] > own[n]:
+                            best[place], which[place] = best[place - 1], which[place - 1]
+                            place -= 1
+                        best[place], which[place] = own[n], start + block * width + n
+
+    return kernel
