@@ -156,6 +156,7 @@ class EvaluateSchema:
     data_root: Optional[str] = None
     target: Optional[str] = None
     threads: Optional[int] = None
+    lowered: Optional[str] = None
 
 
 @dataclass

@@ -40,6 +40,10 @@ def run(config: Mapping[str, Any]) -> int:
         "metrics": {"accuracy": accuracy, "size": model.size_bytes(), **modelled},
         "breakdown": breakdown,
     }
+    if config["lowered"] is not None:
+        from dse.lowered import run_lowered
+
+        result["lowered"] = run_lowered(bench, model, config["split"], config["lowered"])
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return 0
 

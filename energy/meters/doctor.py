@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from compressors.errors import ConfigError
+from compressors.kernels.machine import VARIABLE, kernels, machine
 from energy.meters.base import Absent
 from energy.meters.machine import (
     CPUINFO,
@@ -52,6 +54,7 @@ def inspect_machine() -> list[Finding]:
         ("GPU energy", gpu_findings),
         ("CPU energy (RAPL)", rapl_findings),
         ("CPU", cpu_findings),
+        ("integer kernels", kernel_findings),
         ("numba threading", threading_findings),
         ("numba cache", cache_findings),
         ("memory", memory_findings),
@@ -121,6 +124,23 @@ def cpu_findings(cpuinfo: Path = CPUINFO) -> list[Finding]:
     if not present:
         return [finding, Finding("popcount", "limited", "no popcount instruction", "expect slow kernels")]
     return [finding, Finding("popcount", "ok", ", ".join(present))]
+
+
+def kernel_findings() -> list[Finding]:
+    """Which family of kernels lowered networks and searches use here."""
+    subject = "integer kernels"
+    here = machine()
+    try:
+        family = kernels()
+    except ConfigError as error:
+        return [Finding(subject, "limited", str(error), f"unset {VARIABLE}")]
+    detail = f"{family} on {here.name}"
+    if here.dots_bytes:
+        detail += f"; byte products beyond {here.pairs} pairs of planes"
+    chosen = VARIABLE in os.environ
+    if family == "avx512" or chosen:
+        return [Finding(subject, "ok", detail + (f" (chosen by {VARIABLE})" if chosen else ""))]
+    return [Finding(subject, "limited", f"{detail}: no AVX-512 VPOPCNTDQ, popcounts take longer")]
 
 
 def threading_findings() -> list[Finding]:
