@@ -38,8 +38,8 @@ MASKED, XOR, BYTES, MASKED_NARROW, XOR_NARROW, MASKED_PLAIN, XOR_PLAIN, BYTES_PL
 """Operations; the narrow ones count in bytes, for machines that count no 32-bit words at once, and the plain ones are
 loops over single words, to be read and to be compared with."""
 
-NO_CODES, PLANES, CODE_BYTES = range(3)
-"""What becomes of results: nothing more, bits of the next layer's planes, or its bytes."""
+NO_CODES, PLANES, CODE_BYTES, SUMS = range(4)
+"""What becomes of results: nothing more, bits of the next layer's planes, or its bytes; or sums alone, as int32."""
 
 NARROW_PIXEL = 8
 """Channels up to which a pixel of bytes is written byte by byte, and not padded to 16."""
@@ -302,19 +302,28 @@ def _finish(  # type: ignore[no-untyped-def]
                 builder.store(builder.add(builder.load(counts), passed), counts)
             builder.store(builder.zext(builder.load(counts), _LONG), values)
 
-        with builder.if_else(there(thresholds)) as (then, otherwise):
-            with then:
-                compare()
-            with otherwise:
-                scale()
-        with builder.if_then(there(shortcut)):
-            builder.store(builder.add(builder.load(values), _load(builder, shortcut, _LONG)), values)
-        bounds = (_splat(builder, bound, _LONG) for bound in (low, high))
-        result = _clamp(builder, builder.load(values), *bounds)
-        with builder.if_then(there(stream)):
-            _store(builder, result, stream)
-        with builder.if_then(there(settings)):
-            _put_codes(builder, result, again, settings, out)
+        def whole(kind):  # type: ignore[no-untyped-def]
+            with builder.if_else(there(thresholds)) as (then, otherwise):
+                with then:
+                    compare()
+                with otherwise:
+                    scale()
+            with builder.if_then(there(shortcut)):
+                builder.store(builder.add(builder.load(values), _load(builder, shortcut, _LONG)), values)
+            bounds = (_splat(builder, bound, _LONG) for bound in (low, high))
+            result = _clamp(builder, builder.load(values), *bounds)
+            with builder.if_then(there(stream)):
+                _store(builder, result, stream)
+            with builder.if_then(builder.icmp_unsigned("!=", kind, _whole(NO_CODES))):
+                _put_codes(builder, result, again, settings, out)
+
+        kind = _load(builder, settings, _I64)
+        with builder.if_then(builder.icmp_unsigned("==", kind, _whole(SUMS))):
+            gain = _splat(builder, builder.trunc(_load(builder, gains, _I64), _I32), _VECTOR)
+            offset = builder.trunc(_load(builder, constants, _LONG), _VECTOR)
+            _store(builder, builder.add(builder.shl(_load(builder, tile, _VECTOR), gain), offset), out)
+        with builder.if_then(builder.icmp_unsigned("!=", kind, _whole(SUMS))):
+            whole(kind)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 19), codegen
@@ -387,7 +396,8 @@ def product_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
     (``factors`` int32, ``constants`` int64), then adds ``shortcut[r, n]``, clamps to ``low`` and ``high`` and keeps
     ``v`` in ``stream`` (int64 ``[rows, N]`` each, or without rows where there is none). ``settings``: kind of codes,
     their largest, channels, bytes to the next plane, planes. For codes, ``(v * again[0] + again[1]) >> again[2]`` goes
-    to the buffer ``codes`` at ``out_places[r]``; ``again`` is empty where ``v`` is the code itself.
+    to the buffer ``codes`` at ``out_places[r]``; ``again`` is empty where ``v`` is the code itself. The kind ``SUMS``
+    writes ``(sums[0, r, n] << gains[0]) + constants`` there as int32, and does nothing else.
 
     Two ways to the same numbers without multiplication, used where they are given: ``digits [terms, digits, 3, N]``,
     the factors' signed digits, and ``thresholds [levels, N]`` of the sums, for a single term that ends as codes; int32.
@@ -405,7 +415,7 @@ def product_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
         rows, width, count = places.shape[0], nr * LANES, factors.shape[0]
         tile = np.empty((count, mr, width), np.int32)
         padded, channels = factors.shape[1], settings[2]
-        per_byte = 8 if settings[0] == PLANES else 1
+        bits = 1 if settings[0] == PLANES else 32 if settings[0] == SUMS else 8
         for block in range(padded // width):
             begin = block * width
             used = min(width, (channels - begin + LANES - 1) // LANES * LANES)
@@ -440,8 +450,8 @@ def product_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
                             shortcut.ctypes.data + 8 * (at * shortcut.shape[1] + n) if shortcut.size else 0,
                             stream.ctypes.data + 8 * (at * stream.shape[1] + n) if stream.size else 0,
                             again.ctypes.data if again.size else 0,
-                            settings.ctypes.data if settings[0] != NO_CODES else 0,
-                            codes.ctypes.data + place + n // per_byte,
+                            settings.ctypes.data,
+                            codes.ctypes.data + place + n * bits // 8,
                         )  # fmt: skip
 
     return kernel

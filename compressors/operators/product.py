@@ -29,6 +29,7 @@ _TILES = {1: (8, 1), 2: (8, 2), 4: (4, 4)}
 _NARROW_TILE = (2, 2)
 _NONE_2D, _NONE_1D = np.zeros((0, 0), np.int64), np.zeros(0, np.int64)
 _NO_BUFFER, _NO_SETTINGS = np.zeros(1, np.uint8), np.zeros(5, np.int64)
+_ALL = slice(None)
 UNBOUNDED = 1 << 62
 
 
@@ -276,10 +277,11 @@ class Bound:
         stream: np.ndarray = _NONE_2D,
         codes: np.ndarray = _NO_BUFFER,
         out: Sheet | None = None,
+        terms: slice = _ALL,
     ) -> tuple[object, ...]:
-        """Everything the kernel takes between the inputs and the range of tiles."""
-        panels = self._groups[group]
-        gains, offset = self.constants(group)
+        """Everything the kernel takes between the inputs and the range of tiles, for some of the terms."""
+        panels = self._groups[group][terms]
+        gains, offset = (part[terms] for part in self.constants(group))
         count = self.product.outputs // self.product.window.groups
         factors = np.zeros((len(panels), self.width), np.int32)
         factors[:, :count] = finish.factors
@@ -290,7 +292,7 @@ class Bound:
         for table, begin in zip(tables, begins, strict=False):
             table[:, 2] += begin
         pairs = np.concatenate(tables)
-        terms = np.cumsum([0, *map(len, tables)]).astype(np.int64)
+        firsts = np.cumsum([0, *map(len, tables)]).astype(np.int64)
         weights = np.concatenate([p.data for p in panels])
         block = max(p.block_bytes for p in panels)
         offsets = self.offsets
@@ -306,7 +308,7 @@ class Bound:
             )
         again = _NONE_1D if finish.again is None else np.array(finish.again, np.int64)
         return (
-            self.places, offsets, panels[0].words, weights, block, pairs, terms, gains, factors, constants, self.which,
+            self.places, offsets, panels[0].words, weights, block, pairs, firsts, gains, factors, constants, self.which,
             finish.shift, finish.low, finish.high, digits, thresholds, shortcut, stream, again, codes,
             _NONE_1D if out is None else out.places, code_settings(out, self.product.outputs),
         )  # fmt: skip
@@ -321,13 +323,23 @@ class Bound:
         size = self.product.outputs // self.product.window.groups
         for g in range(self.product.window.groups):
             for t in range(self.product.terms):
-                only = np.zeros((self.product.terms, size), np.int64)
-                only[t] = 1
-                stream = np.zeros((self.rows, self.width), np.int64)
-                arguments = self.arguments(Finish(only, np.zeros(size, np.int64)), g, stream=stream)
+                out, arguments = self.sum_arguments(t, g)
                 self.kernel(buffer, *arguments, 0, self.tiles)
-                totals[t, :, g * size : (g + 1) * size] = stream[:, :size]
+                totals[t, :, g * size : (g + 1) * size] = out[:, :size]
         return totals
+
+    def sum_arguments(self, term: int = 0, group: int = 0) -> tuple[np.ndarray, tuple[object, ...]]:
+        """Where exact sums ``int32 [rows, N]`` (and padding) of one term go, and the kernel's arguments for them."""
+        size = self.product.outputs // self.product.window.groups
+        finish = Finish(np.ones((1, size), np.int64), np.zeros(size, np.int64))
+        out = np.zeros((self.rows, self.width), np.int32)
+        bytes_ = out.reshape(-1).view(np.uint8)
+        arguments = list(self.arguments(finish, group, codes=bytes_, terms=slice(term, term + 1)))
+        arguments[-2:] = (
+            np.arange(self.rows, dtype=np.int64) * (4 * self.width),
+            np.array([popcount.SUMS, 0, size, 0, 0], np.int64),
+        )
+        return out, tuple(arguments)
 
     def _direct(self, buffer: np.ndarray, term: int, totals: np.ndarray) -> None:
         window, codes = self.product.window, self.product.codes[term]

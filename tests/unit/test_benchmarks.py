@@ -203,3 +203,19 @@ def test_quick_accuracy(tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "out" / "accuracy.json").read_text(encoding="utf-8"))
     assert raw["machine"]["versions"]["torch"] and len(raw["runs"]["ternary / 8"]) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 3  # an interrupted run goes on from these
+
+
+def test_quick_kernels(tmp_path: Path) -> None:
+    script = ROOT / "tests" / "benchmarks" / "kernels.py"
+    command = [sys.executable, str(script), "--quick", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DSE_SHARED_DATA": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=570)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "kernels.csv").read_text(encoding="utf-8"))))
+    assert all(not row["bar"] for row in rows)  # so small shapes prove nothing
+    found = {row["check"]: row["ours"] for row in rows}
+    assert float(found["XOR products, share of the peak"]) > 0
+    assert float(found["lowered ResNet-20, ternary x u4, batch 1: float32 time over ours"]) > 0
+    assert all(
+        row["ours"] or "not installed" in row["note"] or "no byte products" in row["note"] for row in rows
+    )
