@@ -16,6 +16,7 @@ import numpy as np
 
 from compressors.kernels.popcount import BYTES, LANES, MASKED, NARROW_PIXEL, XOR
 
+_LINE = 64
 _SLACK = 64  # bytes behind the last pixel that a word may reach into
 
 
@@ -199,6 +200,14 @@ class Panels:
         if self.op == BYTES:
             return 0
         return min(self.exponents) + min(sheet.format.exponents) if self.exponents else 0
+
+
+def aligned(data: np.ndarray) -> np.ndarray:
+    """A copy of bytes that begins at a cache line, so that no vector load crosses two."""
+    room = np.empty(data.size + _LINE, np.uint8)
+    first = -room.ctypes.data % _LINE
+    room[first : first + data.size] = data
+    return room[first : first + data.size]
 
 
 def magnitude_planes(codes: np.ndarray) -> tuple[int, ...]:

@@ -48,6 +48,7 @@ _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 _VECTOR = ir.VectorType(_I32, LANES)
 _WIDE = ir.VectorType(_I8, 4 * LANES)
 _LONG = ir.VectorType(_I64, LANES)
+_LARGEST = (1 << 31) - 1
 _FLUSH = 31  # words that 8-bit counters hold: 31 * 8 < 256
 _DOT_TAKES_BYTES = llvmlite.binding.llvm_version_info[0] >= 21  # the operands' type in LLVM
 
@@ -551,11 +552,11 @@ def search_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                 for m in range(q - query, mr):  # queries before were in the tile that this one overlaps
                     own, best, which = tile[m], keys[query + m], rows[query + m]
-                    worst, some = best[k - 1], False
-                    for n in range(width):
+                    least = np.int32(_LARGEST)
+                    for n in range(width):  # nearly always nothing is near enough
                         own[n] = sign * own[n] + offset[n]
-                        some |= own[n] < worst
-                    if not some:
+                        least = min(least, own[n])
+                    if least >= best[k - 1]:
                         continue
                     for n in range(width):
                         if own[n] >= best[k - 1]:

@@ -14,6 +14,7 @@ from compressors.kernels.layout import (
     InputFormat,
     Panels,
     Sheet,
+    aligned,
     bit_panels,
     byte_panels,
     magnitude_planes,
@@ -293,7 +294,7 @@ class Bound:
             table[:, 2] += begin
         pairs = np.concatenate(tables)
         firsts = np.cumsum([0, *map(len, tables)]).astype(np.int64)
-        weights = np.concatenate([p.data for p in panels])
+        weights = aligned(np.concatenate([p.data for p in panels]))
         block = max(p.block_bytes for p in panels)
         offsets = self.offsets
         if self.product.window.groups > 1:

@@ -10,6 +10,7 @@ import numpy as np
 
 from compressors.errors import BadTensor, ConfigError
 from compressors.kernels import popcount
+from compressors.kernels.layout import aligned
 from compressors.kernels.machine import kernels
 
 _NEVER = (1 << 31) - 1
@@ -93,9 +94,12 @@ class PackedIndex:
             return np.zeros((0, k), np.int32), np.zeros((0, k), np.int64)
         inputs = self._inputs(planes)
         work = [(piece, *cut) for piece in self._pieces for cut in _cuts(piece, threads)]
-        with ThreadPoolExecutor(threads) as pool:
-            lists = [work[i::threads] for i in range(threads)]
-            found = list(pool.map(lambda part: self._scan(inputs, count, k, part), lists))
+        lists = [work[i::threads] for i in range(threads)]
+        if threads == 1:
+            found = [self._scan(inputs, count, k, work)]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(lambda part: self._scan(inputs, count, k, part), lists))
         keys, rows = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
         order = np.lexsort((rows, keys), axis=1)[:, :k]
         keys, rows = np.take_along_axis(keys, order, 1), np.take_along_axis(rows, order, 1)
@@ -154,7 +158,8 @@ class PackedIndex:
         padded = np.zeros((len(planes), blocks * width, self.words), np.uint64)
         padded[:, :count] = planes
         words = padded.view("<u4").reshape(len(planes), blocks, _VECTORS, popcount.LANES, -1)
-        data = np.ascontiguousarray(words.transpose(1, 4, 2, 0, 3)).view(np.uint8).reshape(-1)
+        panels = np.ascontiguousarray(words.transpose(1, 4, 2, 0, 3))
+        data = aligned(panels.view(np.uint8).reshape(-1))
         offsets = np.full(blocks * width, _NEVER, np.int64)
         offsets[:count] = 0
         if self.ternary:

@@ -218,5 +218,6 @@ def simsimd_search(base: np.ndarray, queries: np.ndarray, k: int) -> Call:
     """All distances, and the nearest by NumPy."""
     import simsimd
 
-    base, queries = (np.ascontiguousarray(part, np.uint8) for part in (base, queries))
+    both = np.concatenate([queries, base])  # simsimd refuses some pairs of buffers that are not of one array
+    queries, base = both[: len(queries)], both[len(queries) :]
     return lambda: np.asarray(simsimd.cdist(queries, base, metric="hamming", dtype="bin8")).argmin(1)

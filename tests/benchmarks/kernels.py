@@ -30,11 +30,15 @@ from numba import njit, types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
+from compressors.adders import AdderGraph  # noqa: E402
 from compressors.kernels import popcount  # noqa: E402
+from compressors.kernels.generated import NoCompiler, compile_c  # noqa: E402
 from compressors.kernels.layout import InputFormat  # noqa: E402
 from compressors.kernels.machine import machine  # noqa: E402
+from compressors.kernels.program import schedule  # noqa: E402
 from compressors.operators.product import Finish, Product, Window  # noqa: E402
 from compressors.operators.search import PackedIndex  # noqa: E402
+from compressors.reuse import adder_graph  # noqa: E402
 from tests.benchmarks import kernel_peers as peers  # noqa: E402
 from tests.benchmarks.kernel_peers import Call, Shape  # noqa: E402
 from tests.benchmarks.kernels_figure import draw  # noqa: E402
@@ -309,22 +313,99 @@ def search_rows(quick: bool) -> list[Row]:
     queries = rng.integers(0, 1 << 63, (256, 157)).astype(np.uint64)
     index = PackedIndex(157 * 64)
     index.add(memory)
-    calls = {"ours": lambda: index.search(queries, 1)}
+    calls, refused = {"ours": lambda: index.search(queries, 1)}, []
     for name, peer in (
         ("faiss", peers.faiss_search),
         ("usearch", peers.usearch_search),
         ("simsimd", peers.simsimd_search),
     ):
-        if not peers.missing(name):
-            calls[name] = peer(memory.view(np.uint8), queries.view(np.uint8), 1)
+        if peers.missing(name):
+            refused.append(peers.missing(name))
+            continue
+        call = peer(memory.view(np.uint8), queries.view(np.uint8), 1)
+        try:
+            call()
+        except Exception as error:  # whatever a peer answers with is its answer
+            refused.append(f"{name}: {error}")
+        else:
+            calls[name] = call
     times = rounds(calls, 2 if quick else ROUNDS)
     best = min((n for n in times if n != "ours"), key=lambda n: statistics.median(times[n]), default="")
     note = ", ".join(f"{n} {1e6 * statistics.median(t):.0f} us" for n, t in times.items())
     check = "associative memory, 128 classes x 10,048 bits, 256 queries: best peer's time over ours"
     bar, value = None if quick else 3.3, ratio(times, best) if best else None
-    note = note if best else peers.missing("faiss", "usearch", "simsimd")
+    note = "; ".join([note, *refused]) if best else peers.missing("faiss", "usearch", "simsimd")
     rows.append(Row(check, value, bar, "higher", "times", note, 1.0 if best else None, best))
     return rows
+
+
+def reuse_rows(quick: bool) -> list[Row]:
+    """Additions left after common sub-expressions, and a generated kernel beside the popcount kernel."""
+    rng = np.random.default_rng(0)
+    found = []
+    cases = (((64, 576), 0.5, 7466, 0.1), ((512, 4608), 0.8, 200_000, 60.0))
+    adder_graph(np.ones((2, 2), np.int64))  # compiled
+    for shape, zeros, adders, most_s in cases[:1] if quick else cases:
+        codes = np.where(rng.random(shape) < zeros, 0, rng.choice([-1, 1], shape))
+        times = []
+        for _ in range(3 if shape[0] < 100 else 1):
+            start = time.perf_counter()
+            graph = adder_graph(codes)
+            times.append(time.perf_counter() - start)
+        name = f"random ternary {shape[0]} x {shape[1]}, {100 * zeros:.0f} % zeros"
+        note = f"{graph.adders_before} before, depth {graph.depth}"
+        found.append(
+            Row(
+                f"adders after reuse, {name}",
+                graph.adders,
+                None if quick else adders,
+                "lower",
+                "adders",
+                note,
+            )
+        )
+        found.append(
+            Row(
+                f"time to find them, {name}",
+                statistics.median(times),
+                None if quick else most_s,
+                "lower",
+                "s",
+                note,
+            )
+        )
+        if shape[0] < 100:
+            found.append(_generated_row(codes, graph, quick))
+    return found
+
+
+def _generated_row(codes: np.ndarray, graph: AdderGraph, quick: bool) -> Row:
+    check = "generated kernel, 64 x 576, 1,024 positions of 4-bit inputs: popcount kernel's time over its"
+    try:
+        kernel = compile_c(schedule(graph, "uint8", bits=4, signed=False))
+    except NoCompiler as error:
+        return Row(check, None, None, "higher", "times", f"{error}: not installed")
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 16, (576, 1024)).astype(np.uint8)
+    product = Product(
+        codes[None, :, :, None, None].astype(np.int64), InputFormat.integers(4, False), method="popcount"
+    )
+    sheet = product.sheet(1024, (1, 1))
+    buffer = sheet.empty()
+    sheet.fill(buffer, inputs.T[:, :, None, None])
+    bound = product.bind(sheet)
+    out, arguments = bound.sum_arguments()
+    calls: dict[str, Call] = {
+        "ours": lambda: kernel(inputs),
+        "popcount": lambda: bound.kernel(buffer, *arguments, 0, bound.tiles),
+    }
+    calls["popcount"]()
+    assert np.array_equal(kernel(inputs).T, out[:, :64])
+    times = rounds(calls, 2 if quick else ROUNDS)
+    note = ", ".join(f"{n} {1e6 * statistics.median(t):.0f} us" for n, t in times.items())
+    return Row(
+        check, ratio(times, "popcount"), None, "higher", "times", f"{note}; 'ours' is the generated one, in C"
+    )
 
 
 def start_rows(quick: bool) -> list[Row]:
@@ -394,7 +475,15 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for part in (product_rows, convolution_rows, network_rows, search_rows, start_rows, thread_rows):
+    for part in (
+        product_rows,
+        convolution_rows,
+        network_rows,
+        search_rows,
+        reuse_rows,
+        start_rows,
+        thread_rows,
+    ):
         found = part(options.quick)
         print(show(found), flush=True)
         rows += found

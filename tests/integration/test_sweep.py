@@ -238,6 +238,21 @@ def test_an_export_evaluates_to_the_very_figures_of_its_trial(
     assert again["breakdown"] == kept["breakdown"]
 
 
+def test_an_exported_network_runs_on_integers(exportable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table(exportable)
+    folder = printed_export(exportable, f"select=trial={rows.index[rows.label == 'ternary'][0]}", capsys)
+    found = evaluated(folder, capsys, "lowered=thresholds")
+    lowered, images = found["lowered"], 400
+    # codes on the edge between two steps may fall to the other side than in floating point
+    assert abs(lowered["accuracy"] - found["metrics"]["accuracy"]) <= 2 / images
+    assert lowered["latency.measured"] > 0 and lowered["latency.measured_float"] > 0
+    first = lowered["operations"]["layer1.0.conv1"]
+    assert first["popcounts"] + first["byte_products"] > 0
+    assert first["multiplications"] == 0
+    assert main(["evaluate", f"candidate={folder}", "lowered=divide"]) != 0
+    assert "lowering.rescale=divide" in capsys.readouterr().err
+
+
 def test_the_knee_lies_on_the_front_and_scores_on_the_test_images_as_the_table_says(
     exportable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
