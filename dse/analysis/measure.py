@@ -16,15 +16,19 @@ from compressors.errors import BadTensor
 from compressors.parallel import Lanes, lanes
 from compressors.plan import ActivationConfig, CompressionPlan
 from compressors.registry import MethodConfig, compress, config_to_dict
+from compressors.reuse import reuse
+from compressors.sharing import share
 from compressors.slicing import ENCODINGS
 from compressors.tensor import SlicedTensor
 from dse.analysis.branches import Branches
 from dse.analysis.distributions import describe_weights, oracle_error, relative_error, stage_histograms
 from dse.analysis.progress import Steps
 from dse.analysis.records import (
+    REUSE_BLOCK,
     Analysis,
     LayerWeights,
     OracleError,
+    ReuseCount,
     Sensitivity,
     SliceCount,
 )
@@ -77,6 +81,7 @@ class Analyser:
         described = [describe_weights(name, weights[name]) for name in self.layers]
         oracles: list[OracleError] = []
         slices: list[SliceCount] = []
+        reuses: list[ReuseCount] = []
         sensitivities: list[Sensitivity] = []
         with lanes() as pool:
             branches = self._branches(pool)
@@ -85,6 +90,7 @@ class Analyser:
                     facts = self._weight_facts(layer.layer, config, weights[layer.layer])
                     oracles.append(self._oracle(layer, label, config, facts["weight_error"]))
                     slices += [SliceCount(layer.layer, label, **row) for row in facts["slices"]]
+                    reuses.append(ReuseCount(layer.layer, label, **facts["reuse"]))
                 sensitivities += self._layer_sensitivities(branches, layer.layer, steps)
             float_accuracy = branches.float_accuracy
         repairs = convert_baselines(self._evaluator, self._conversions, self._known, steps)
@@ -98,6 +104,7 @@ class Analyser:
             tuple(oracles),
             tuple(sensitivities),
             tuple(slices),
+            tuple(reuses),
             tuple(repairs),
         )
 
@@ -115,7 +122,7 @@ class Analyser:
             except BadTensor as error:
                 raise BadTensor(f"layer {layer}: {error}") from error
             error = relative_error(weight, tensor.to_dense())
-            return {"weight_error": error, "slices": count_slices(tensor)}
+            return {"weight_error": error, "slices": count_slices(tensor), "reuse": count_reuse(tensor)}
 
         return self._known(measure, "weights", layer, config_to_dict(config))
 
@@ -197,7 +204,7 @@ class Analyser:
         for name, value in evaluator.model.state_dict().items():
             state.update(f"{name}{tuple(value.shape)}".encode() + value.numpy().tobytes())
         return content_key(
-            "analysis",
+            "analysis 2",  # with the number of what is kept per weight choice
             state.hexdigest(),
             evaluator.calibration.float_layers,
             evaluator.bench.data.digest,
@@ -221,6 +228,19 @@ def count_slices(tensor: SlicedTensor) -> list[dict[str, Any]]:
                 {"encoding": encoding, "granularity_bits": g, "planes": planes, "nonzero_share": share}
             )
     return rows
+
+
+def count_reuse(tensor: SlicedTensor) -> dict[str, Any]:
+    """Additions of a layer's products before and after blocks of weights share partial sums, and multiplications."""
+    graphs, products = reuse(tensor, REUSE_BLOCK), share(tensor, REUSE_BLOCK)
+    shared = [product for term in products for product in term]
+    return {
+        "adders_before": graphs.adders_before,
+        "adders": graphs.adders,
+        "depth": graphs.depth,
+        "multiplications_before": sum(p.multiplications_before for p in shared),
+        "multiplications": sum(p.multiplications for p in shared),
+    }
 
 
 def _facts(

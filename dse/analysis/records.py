@@ -119,6 +119,30 @@ class SliceCount:
     nonzero_share: float
 
 
+REUSE_BLOCK = (16, 144)
+"""Outputs and inputs that share partial sums: what a processing element holds."""
+
+
+@dataclass(frozen=True)
+class ReuseCount:
+    """What sharing saves in a layer's products, for one input each, weights rounded to nearest.
+
+    Attributes:
+        adders_before, adders: additions without and with common sub-expressions in blocks of ``REUSE_BLOCK``.
+        depth: additions on the longest way.
+        multiplications_before: weights that are not zero; multiplications: distinct magnitudes, added up over blocks,
+            with which it is as many products if inputs of equal weight are added first.
+    """
+
+    layer: str
+    choice: str
+    adders_before: int
+    adders: int
+    depth: int
+    multiplications_before: int
+    multiplications: int
+
+
 @dataclass(frozen=True)
 class RepairOutcome:
     """How one baseline was converted with one recipe.
@@ -161,4 +185,5 @@ class Analysis:
     oracles: tuple[OracleError, ...]
     sensitivities: tuple[Sensitivity, ...]
     slices: tuple[SliceCount, ...]
+    reuses: tuple[ReuseCount, ...]
     repairs: tuple[RepairOutcome, ...]

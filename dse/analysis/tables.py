@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dse.analysis.records import Analysis
+from dse.analysis.records import REUSE_BLOCK, Analysis, ReuseCount
 from dse.analysis.summary import correlations, fronts
 from dse.files import write_atomically
 
@@ -80,6 +80,22 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "nonzero_share": ("1", "digits that are not zero"),
         "nonzero_per_weight": ("1", "digits per weight that are not zero"),
     },
+    "reuse": {
+        "layer": ("", "path of the layer"),
+        "choice": ("", "weight method, rounded to nearest"),
+        "adders_before_count": ("1", "additions of one product with an input, signed digits one by one"),
+        "adders_count": (
+            "1",
+            f"additions where blocks of {REUSE_BLOCK[0]} outputs x {REUSE_BLOCK[1]} inputs share partial sums",
+        ),
+        "adders_saved_ratio": ("1", "the former over the latter"),
+        "depth_count": ("1", "additions on the longest way"),
+        "multiplications_before_count": ("1", "weights that are not zero"),
+        "multiplications_count": (
+            "1",
+            "left where inputs of equal weight are added first, in the same blocks",
+        ),
+    },
     "repairs": {
         "baseline": ("", "label of the baseline in the space"),
         "recipe": ("", "nearest, second_order or reconstruct; the configured one comes first"),
@@ -130,6 +146,7 @@ def rows(analysis: Analysis) -> dict[str, list[dict[str, Any]]]:
         "sensitivity": [vars(s) for s in analysis.sensitivities],
         "choices": [vars(c) for c in fronts(analysis)],
         "slices": [_slice(vars(s)) for s in analysis.slices],
+        "reuse": [_reuse(r) for r in analysis.reuses],
         "repairs": _repairs(analysis),
         "units": _units(analysis),
         "correlations": [
@@ -182,6 +199,19 @@ def _slice(row: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in row.items() if name != "planes"}
     planes = row["planes"]
     return {**rest, "planes_count": planes, "nonzero_per_weight": planes * row["nonzero_share"]}
+
+
+def _reuse(r: ReuseCount) -> dict[str, Any]:
+    return {
+        "layer": r.layer,
+        "choice": r.choice,
+        "adders_before_count": r.adders_before,
+        "adders_count": r.adders,
+        "adders_saved_ratio": _ratio(r.adders_before, r.adders),
+        "depth_count": r.depth,
+        "multiplications_before_count": r.multiplications_before,
+        "multiplications_count": r.multiplications,
+    }
 
 
 def _repairs(analysis: Analysis) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ def draw(rows: Sequence[Row], stem: Path) -> list[Path]:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(x=0.25)
+        reaches = [_reach(row) for row in shown]
+        axes.set_xlim(min(1.0, *reaches) / 4, max(1.0, *reaches) * 4)  # room for the values
         axes.set_yticks(range(len(shown)), [row.check for row in shown])
         axes.invert_yaxis()
         axes.set_xlabel("measured, over what was asked for")
@@ -38,12 +39,16 @@ def draw(rows: Sequence[Row], stem: Path) -> list[Path]:
 
 
 def _draw_row(axes, row: Row, y: int) -> None:  # type: ignore[no-untyped-def]
-    reach = row.ours / row.bar if row.better == "higher" else row.bar / row.ours
+    reach = _reach(row)
     colour = BLUE if reach >= 1 else VERMILION
     axes.plot([1, reach], [y, y], color=colour, lw=1.4)
     axes.plot(reach, y, "o", color=colour, ms=4.6, mew=0)
     side, align = (5, "left") if reach >= 1 else (-5, "right")
-    text = f"{row.ours:.3g} {row.unit}"
+    text = f"{row.ours:,.0f} {row.unit}" if row.ours >= 1000 else f"{row.ours:.3g} {row.unit}"
     axes.annotate(
         text, (reach, y), (side, 0), textcoords="offset points", ha=align, va="center", fontsize=6.5
     )
+
+
+def _reach(row: Row) -> float:
+    return row.ours / row.bar if row.better == "higher" else row.bar / row.ours

@@ -31,6 +31,7 @@ from compressors.model import CompressedModel
 from compressors.parallel import Lanes, lanes
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 from compressors.registry import MethodConfig, compress
+from compressors.tensor import SlicedTensor
 from dse.analysis.branches import Branches
 from dse.analysis.distributions import (
     describe_weights,
@@ -42,10 +43,10 @@ from dse.analysis.distributions import (
 )
 from dse.analysis.drawings import choices_figure, repairs_figure
 from dse.analysis.figures import write_analysis_figures
-from dse.analysis.measure import count_slices
+from dse.analysis.measure import count_reuse, count_slices
 from dse.analysis.page import render_analysis, write_analysis
 from dse.analysis.progress import Steps
-from dse.analysis.records import Analysis, OracleError, RepairOutcome, Sensitivity, SliceCount
+from dse.analysis.records import Analysis, OracleError, RepairOutcome, ReuseCount, Sensitivity, SliceCount
 from dse.analysis.repairs import planned
 from dse.analysis.settings import AnalyzeSettings, weight_choices
 from dse.analysis.summary import by_choice, correlations, fronts, most_sensitive, on_fronts, spearman
@@ -294,6 +295,23 @@ def test_histograms_count_every_weight_of_a_stage_once() -> None:
         assert h.density[middle] == pytest.approx(0.4, abs=0.12)
 
 
+# -- reuse
+
+
+def test_shared_sums_and_values_are_counted() -> None:
+    """Rows a + b + c and a + b - c: four additions, three with a + b made once; no magnitude but 1."""
+    tensor = SlicedTensor.from_terms(
+        np.array([[[1, 1, 1, 0], [1, 1, -1, 0]]]), np.ones((1, 2, 1)), (2, 4), "ternary"
+    )
+    assert count_reuse(tensor) == {
+        "adders_before": 4,
+        "adders": 3,
+        "depth": 2,
+        "multiplications_before": 6,
+        "multiplications": 2,
+    }
+
+
 # -- slices
 
 
@@ -344,6 +362,7 @@ def analysis(sensitivities: list[Sensitivity]) -> Analysis:
             for e in ("twos_complement", "csd")
             for g in (1, 2, 4, 8)
         ),
+        tuple(ReuseCount(n, c, 90, 60, 5, 80, 20) for n in names for c in choices),
         (
             RepairOutcome("ternary", "nearest", "as planned", None, None, 1.0, {"nearest": 0.5}),
             RepairOutcome(
