@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compressors.kernels import bits as kernels
+from compressors.kernels.bits import pack
+from compressors.kernels.statistics import statistics
 from compressors.slicing import GRANULARITIES, reslice
 from compressors.tensor import SlicedTensor
 
@@ -96,7 +97,7 @@ def weight_activity(tensor: SlicedTensor, encoding: str) -> WeightActivity:
     for g in GRANULARITIES:
         sliced = reslice(tensor, encoding, g)
         planes = sliced.magnitude.reshape(-1, *sliced.magnitude.shape[2:])
-        counts[g] = kernels.count_nonzero_digits(planes, sliced.granularity)
+        counts[g] = statistics(planes, per_row=True).nonzero[sliced.granularity]
         signs[g] = _sign_bits(tensor, encoding, int(counts[g].sum()), native)
     weights = tensor.shape[0] * tensor.columns
     return WeightActivity(
@@ -135,6 +136,6 @@ def input_activity(codes: np.ndarray, bits: int, signed: bool) -> InputActivity:
         bits: bits of a code, its sign included.
         signed: whether codes may be negative; their magnitude is what is sliced then.
     """
-    planes = kernels.pack(np.abs(codes).reshape(codes.shape[0], -1), bits)
-    fractions = {g: kernels.count_nonzero_digits(planes, g).sum(1) / codes.size for g in GRANULARITIES}
+    counted = statistics(pack(np.abs(codes).reshape(codes.shape[0], -1), bits))
+    fractions = {g: counted.nonzero[g] / codes.size for g in GRANULARITIES}
     return InputActivity(bits, signed, fractions)

@@ -50,6 +50,15 @@ def nonzero_digits(codes: Sequence[Sequence[int]], bits: int, granularity: int) 
     return [[sum(int(c) // radix**d % radix != 0 for c in row) for row in codes] for d in range(positions)]
 
 
+def zero_groups(codes: Sequence[Sequence[int]], bit: int, group: int) -> list[int]:
+    """Per row, runs of ``group`` columns, the last of them possibly shorter, in which no code has ``bit`` set."""
+    counts = []
+    for row in codes:
+        runs = [row[first : first + group] for first in range(0, len(row), group)]
+        counts.append(sum(all((int(code) // 2**bit) % 2 == 0 for code in run) for run in runs))
+    return counts
+
+
 @cache
 def fewest_signed_digits(number: int) -> int:
     """The fewest non-zeros of any writing of ``number`` with digits -1, 0, 1 in radix 2."""

@@ -1,4 +1,4 @@
-"""The popcount kernels against plain references, compiled and as plain Python."""
+"""Packing and counting of planes against plain references, compiled and as plain Python."""
 
 from __future__ import annotations
 
@@ -40,36 +40,11 @@ def test_pack_and_unpack(case: tuple[np.ndarray, int]) -> None:
     assert np.array_equal(kernels.unpack(planes, codes.shape[1]), codes)
 
 
-@settings(max_examples=60, deadline=None)
-@given(matrices())
-def test_ones_and_toggles(case: tuple[np.ndarray, int]) -> None:
-    codes, width = case
-    for bit, plane in enumerate(kernels.pack(codes, width)):
-        assert kernels.count_ones(plane).tolist() == naive.ones(codes, bit)
-        assert kernels.count_toggles(plane).tolist() == naive.toggles(codes, bit)
-
-
-@settings(max_examples=60, deadline=None)
-@given(matrices(), st.integers(1, 10))
-def test_nonzero_digits(case: tuple[np.ndarray, int], granularity: int) -> None:
-    codes, width = case
-    counts = kernels.count_nonzero_digits(kernels.pack(codes, width), granularity)
-    assert counts.tolist() == naive.nonzero_digits(codes, width, granularity)
-
-
-def test_all_bits_of_a_word() -> None:
-    plane = np.array([[2**64 - 1, 0, 2**63], [1, 2**64 - 1, 0]], np.uint64)
-    assert kernels.count_ones(plane).tolist() == [65, 65]
-    assert kernels.count_toggles(plane).tolist() == [65, 63 + 64]
-
-
 def test_views_and_read_only_arrays() -> None:
     codes = np.random.default_rng(0).integers(0, 16, (6, 140))
     planes = kernels.pack(codes, 4)
     planes.setflags(write=False)
     assert np.array_equal(kernels.unpack(planes[:, ::2], 140), codes[::2])
-    assert kernels.count_ones(planes[1, ::2]).tolist() == naive.ones(codes[::2], 1)
-    assert kernels.count_nonzero_digits(planes[:, ::2], 2).tolist() == naive.nonzero_digits(codes[::2], 4, 2)
     assert np.array_equal(kernels.pack(codes.T[::3], 4), kernels.pack(codes.T[::3].copy(), 4))
 
 
@@ -84,6 +59,7 @@ import naive
 import numpy as np
 from numba import config
 from compressors.kernels import bits as kernels
+from compressors.kernels.statistics import statistics
 
 assert config.DISABLE_JIT
 codes = np.random.default_rng(0).integers(0, 8, (3, 131))
@@ -91,10 +67,11 @@ codes[1] = 7
 planes = kernels.pack(codes, 3)
 assert planes.tolist() == naive.pack(codes, 3)
 assert np.array_equal(kernels.unpack(planes, 131), codes)
-for bit, plane in enumerate(planes):
-    assert kernels.count_ones(plane).tolist() == naive.ones(codes, bit)
-    assert kernels.count_toggles(plane).tolist() == naive.toggles(codes, bit)
-assert kernels.count_nonzero_digits(planes, 2).tolist() == naive.nonzero_digits(codes, 3, 2)
+counted = statistics(planes, per_row=True)
+for bit in range(3):
+    assert counted.ones[bit].tolist() == naive.ones(codes, bit)
+    assert counted.toggles[bit].tolist() == naive.toggles(codes, bit)
+assert counted.nonzero[2].tolist() == naive.nonzero_digits(codes, 3, 2)
 print("equal")
 """
 
