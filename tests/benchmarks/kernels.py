@@ -36,6 +36,8 @@ from compressors.kernels.generated import NoCompiler, compile_c  # noqa: E402
 from compressors.kernels.layout import InputFormat  # noqa: E402
 from compressors.kernels.machine import machine  # noqa: E402
 from compressors.kernels.program import schedule  # noqa: E402
+from compressors.kernels.statistics import _count_plainly as count_plainly  # noqa: E402
+from compressors.kernels.statistics import statistics as statistics_of  # noqa: E402
 from compressors.operators.product import Finish, Product, Window  # noqa: E402
 from compressors.operators.search import PackedIndex  # noqa: E402
 from compressors.reuse import adder_graph  # noqa: E402
@@ -339,6 +341,26 @@ def search_rows(quick: bool) -> list[Row]:
     return rows
 
 
+def statistics_rows(quick: bool) -> list[Row]:
+    """Ones, toggles, non-zero digits and zero groups of packed planes in the cache."""
+    planes = np.random.default_rng(0).integers(0, 1 << 63, (8, 3136, 4)).astype(np.uint64)
+    calls = {
+        "ours": lambda: statistics_of(planes),
+        "NumPy": lambda: count_plainly(planes.reshape(8, 1, -1), 4),
+    }
+    times = rounds(calls, 2 if quick else ROUNDS)
+    note = (
+        ", ".join(f"{n} {1e6 * statistics.median(t):.0f} us" for n, t in times.items())
+        + "; 8 x 3136 x 4 words"
+    )
+    rate = planes.size * 64 / statistics.median(times["ours"]) / 1e9
+    return [
+        Row("activity statistics: NumPy's time over ours", ratio(times, "NumPy"), None if quick else 10.0, "higher",
+            "times", note, 1.0, "NumPy"),
+        Row("activity statistics", rate, None if quick else 400.0, "higher", "Gbit/s", note),
+    ]  # fmt: skip
+
+
 def reuse_rows(quick: bool) -> list[Row]:
     """Additions left after common sub-expressions, and a generated kernel beside the popcount kernel."""
     rng = np.random.default_rng(0)
@@ -480,6 +502,7 @@ def main() -> int:
         convolution_rows,
         network_rows,
         search_rows,
+        statistics_rows,
         reuse_rows,
         start_rows,
         thread_rows,
