@@ -54,7 +54,7 @@ def test_conditions_are_those_asked_for() -> None:
     assert len(NAMED) == len(CONDITIONS) == 16
     assert set(peers.PEERS) <= set(NAMED) >= {*QUICK, *(name for name, _ in SECONDS)}
     bars = [condition.bar for condition in CONDITIONS if condition.bar is not None]
-    assert bars == [0.1, 0.2, 0.5, 0.6, 1.5, 2.0, 2.5, 1.2, 1.6, 0.3, 2.0, 0.5, 1.0, 3.0, 1.5]
+    assert bars == [0.1, 0.2, 0.5, 0.5, 0.6, 1.5, 2.0, 2.5, 1.2, 1.6, 0.3, 2.0, 0.5, 1.0, 3.0, 1.5]
 
 
 @pytest.mark.parametrize(
