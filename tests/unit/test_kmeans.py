@@ -145,7 +145,8 @@ def test_every_weight_takes_the_nearest_entry(row: list[float], bits: int, zero:
     nearest = np.abs(weight.T - levels).min(1)
     assert np.abs(weight - tensor.to_dense())[0] == pytest.approx(nearest, abs=1e-6)
     if not zero and len(set(row)) <= 2**bits:  # as many entries as weights: only their rounding is left
-        half = np.abs(weight).max() / 127 / 2  # a step may be chosen that is worse for one weight and better for all
+        # a step may be chosen that is worse for one weight and better for all
+        half = np.abs(weight).max() / 127 / 2
         assert (nearest**2).sum() <= len(row) * half**2 * (1 + 1e-5)
 
 
