@@ -26,7 +26,7 @@ from compressors.calibration.observe import Calibration
 from compressors.calibration.stream import CHUNK
 from compressors.calibration.variants import variant
 from compressors.conversion import Conversion, LayerCache
-from compressors.errors import BadTensor, UnknownName
+from compressors.errors import BadTensor, UnknownName, UnsupportedLayer
 from compressors.model import CompressedModel
 from compressors.parallel import Lanes, lanes
 from compressors.plan import CompressionPlan
@@ -53,6 +53,7 @@ def convert(
     Raises:
         UnknownName: the plan names a layer the network does not have.
         BadTensor: NaN or infinity in a layer's weights (the layer is named).
+        UnsupportedLayer: a layer to compress shares its weights with another layer.
     """
     cache = {} if cache is None else cache
     known = {layer.name for layer in calibration.layers}
@@ -64,6 +65,7 @@ def convert(
                 check_weights(model.get_submodule(name).weight.detach().float().numpy())
             except BadTensor as error:
                 raise BadTensor(f"layer {name}: {error}") from error
+    _refuse_shared(model, plan, calibration)
     model, calibration = variant(model, plan, calibration)
     with lanes() as pool:
         cheap = _cheap(plan)
@@ -82,6 +84,19 @@ def convert(
     seconds = {**own.seconds, CHEAP: sum(models[CHEAP].report.seconds.values())}
     models[kept].report = replace(own, kept=kept, divergence=scores, seconds=seconds)
     return models[kept]
+
+
+def _refuse_shared(model: nn.Module, plan: CompressionPlan, calibration: Calibration) -> None:
+    """One parameter cannot hold the weights of two layers that are compressed on their own."""
+    planned = {name for name, layer in plan.layers if layer.weight is not None}
+    owners: dict[int, str] = {}
+    for layer in calibration.layers:
+        other = owners.setdefault(id(model.get_submodule(layer.name).weight), layer.name)
+        if other != layer.name and planned & {other, layer.name}:
+            raise UnsupportedLayer(
+                f"layers {other} and {layer.name} share their weights, so one cannot be compressed without the other; "
+                "give each a copy of its own, or leave both out of the plan"
+            )
 
 
 def _cheap(plan: CompressionPlan) -> CompressionPlan:

@@ -12,7 +12,7 @@ from torch import nn
 from compressors.calibration.observe import Calibration, calibrate
 from compressors.conversion import weight_digest
 from compressors.convert import convert
-from compressors.errors import BadTensor, UnknownName
+from compressors.errors import BadTensor, UnknownName, UnsupportedLayer
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
@@ -268,3 +268,11 @@ def test_size_by_hand() -> None:
 def test_size_counts_what_a_plain_batch_norm_folds_into() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4, affine=False)).eval()
     assert convert(model, CompressionPlan(), calibrate(model, images())).size_bytes() == 4 * (12 + 8)
+
+
+def test_layers_that_share_their_weights_are_refused_by_name() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4)).eval()
+    model[2].weight = model[0].weight
+    plan = CompressionPlan((("2", LayerPlan(TernaryConfig(1))),))
+    with pytest.raises(UnsupportedLayer, match="layers 0 and 2 share their weights"):
+        convert(model, plan, calibrate(model, torch.rand(5, 4)))
