@@ -2,7 +2,7 @@
 
 A tile of ``MR`` rows (pixels, vectors, queries) by ``NR`` times 16 outputs is kept in vector registers while the words
 of all plane pairs stream by. The micro-kernel is emitted as vector code of LLVM, so that it is the same on every
-machine with wide registers; loops around it and what follows it are plain Numba.
+machine with wide registers, and so is what follows a tile; the loops around them are plain Numba.
 
 Three operations share it:
 
@@ -38,6 +38,9 @@ MASKED, XOR, BYTES, MASKED_NARROW, XOR_NARROW, MASKED_PLAIN, XOR_PLAIN, BYTES_PL
 """Operations; the narrow ones count in bytes, for machines that count no 32-bit words at once, and the plain ones are
 loops over single words, to be read and to be compared with."""
 
+_NARROW = {MASKED: MASKED_NARROW, XOR: XOR_NARROW}
+_PLAIN = {MASKED: MASKED_PLAIN, XOR: XOR_PLAIN, BYTES: BYTES_PLAIN}
+
 NO_CODES, PLANES, CODE_BYTES, SUMS = range(4)
 """What becomes of results: nothing more, bits of the next layer's planes, or its bytes; or sums alone, as int32."""
 
@@ -51,6 +54,13 @@ _LONG = ir.VectorType(_I64, LANES)
 _LARGEST = (1 << 31) - 1
 _FLUSH = 31  # words that 8-bit counters hold: 31 * 8 < 256
 _DOT_TAKES_BYTES = llvmlite.binding.llvm_version_info[0] >= 21  # the operands' type in LLVM
+
+
+def variant(op: int, family: str) -> int:
+    """The form of ``MASKED``, ``XOR`` or ``BYTES`` that a family of kernels has (see ``machine.kernels``)."""
+    if family == "portable":
+        return _NARROW.get(op, _PLAIN[op])
+    return op if family == "avx512" else _PLAIN[op]
 
 
 def _splat(builder, value, vector):  # type: ignore[no-untyped-def]

@@ -192,7 +192,7 @@ class Program:
 
     def _operation(self, node: fx.Node) -> None:
         """An operation of its own: on streams."""
-        target = self.graph.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        target = self._target(node)
         sources = [self._stream(n) for n in node.all_input_nodes if _is_tensor(n)]
         if not sources:  # sizes and the like
             return
@@ -208,6 +208,10 @@ class Program:
                 f"{node.name}: only layers with an integer input can read what the images are in a lowered network"
             )
         return self.streams[node]
+
+    def _target(self, node: fx.Node) -> Any:
+        """The module, function or name of a method that a node calls."""
+        return self.graph.get_submodule(str(node.target)) if node.op == "call_module" else node.target
 
     def _is_layer(self, node: fx.Node) -> bool:
         return node.op == "call_module" and str(node.target) in self._products
@@ -271,7 +275,7 @@ class Program:
             )
         flat = self.images.reshape(batch, channels, -1)
         for user in node.users:
-            target = self.graph.get_submodule(str(user.target)) if user.op == "call_module" else user.target
+            target = self._target(user)
             if isinstance(target, PASSED) or is_reshape(target):
                 self._done.add(user)
                 self._quantize_images(user)
@@ -312,7 +316,7 @@ class Program:
         tail = _Tail(node, scale, offset)
         while len(tail.node.users) == 1:
             user = next(iter(tail.node.users))
-            target = self.graph.get_submodule(str(user.target)) if user.op == "call_module" else user.target
+            target = self._target(user)
             if isinstance(target, BATCH_NORMS) and tail.linear:
                 gain, shift = affine(target)
                 tail.scale, tail.offset = tail.scale * gain, tail.offset * gain + shift

@@ -132,6 +132,11 @@ class Product:
     def channels(self) -> int:
         return self.codes.shape[2] * self.window.groups
 
+    @property
+    def group_outputs(self) -> int:
+        """Outputs of one channel group."""
+        return self.outputs // self.window.groups
+
     @cached_property
     def direct(self) -> bool:
         """Whether each output reads so few channels that bytes are added one by one."""
@@ -210,9 +215,12 @@ class Bound:
         if product.direct:
             return
         self.mr, self.nr = self._tile()
-        size = product.outputs // window.groups
+        size = product.group_outputs
         self._groups = [self._pack(codes[:, g * size : (g + 1) * size]) for g in range(window.groups)]
-        self.op = self._operation(self._groups[0][0].op)
+        op, family = self._groups[0][0].op, kernels(product.family)
+        if op == popcount.BYTES and not machine().dots_bytes:
+            family = "plain"
+        self.op = popcount.variant(op, family)
         self.kernel = popcount.product_kernel(self.mr, self.nr, self.op)
 
     @property
@@ -227,24 +235,16 @@ class Bound:
     def width(self) -> int:
         """Outputs of one group, padded to whole blocks."""
         block = self.nr * popcount.LANES
-        return -(-(self.product.outputs // self.product.window.groups) // block) * block
+        return -(-self.product.group_outputs // block) * block
 
     def _tile(self) -> tuple[int, int]:
         if kernels(self.product.family) != "avx512":
             rows, vectors = _NARROW_TILE
         else:
-            needed = -(-self.product.outputs // self.product.window.groups // popcount.LANES)
+            needed = -(-self.product.group_outputs // popcount.LANES)
             vectors = 4 if needed >= 3 else max(1, needed)
             rows, vectors = _TILES[vectors]
         return (rows if self.rows >= rows else 1), vectors
-
-    def _operation(self, op: int) -> int:
-        family = kernels(self.product.family)
-        if family == "avx512" and (op != popcount.BYTES or machine().dots_bytes):
-            return op
-        if family != "plain" and op != popcount.BYTES:
-            return {popcount.MASKED: popcount.MASKED_NARROW, popcount.XOR: popcount.XOR_NARROW}[op]
-        return op - popcount.MASKED + popcount.MASKED_PLAIN
 
     def _pack(self, codes: np.ndarray) -> list[Panels]:
         """Panels of each term of one channel group."""
@@ -262,7 +262,7 @@ class Bound:
     def constants(self, group: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """What turns raw sums into those of the codes: shifts ``[terms]``, offsets ``[terms, classes, N]``."""
         fmt, panels = self.sheet.format, self._groups[group]
-        size = self.product.outputs // self.product.window.groups
+        size = self.product.group_outputs
         codes = self.product.codes[:, group * size : (group + 1) * size]
         inside = np.einsum("tnckl,skl->tsn", codes, self._taps.astype(np.int64))
         gains = np.array([fmt.step.bit_length() - 1 + p.last_shift(self.sheet) for p in panels], np.int64)
@@ -283,7 +283,7 @@ class Bound:
         """Everything the kernel takes between the inputs and the range of tiles, for some of the terms."""
         panels = self._groups[group][terms]
         gains, offset = (part[terms] for part in self.constants(group))
-        count = self.product.outputs // self.product.window.groups
+        count = self.product.group_outputs
         factors = np.zeros((len(panels), self.width), np.int32)
         factors[:, :count] = finish.factors
         constants = np.zeros((offset.shape[1], self.width), np.int64)
@@ -321,7 +321,7 @@ class Bound:
             for t in range(self.product.terms):
                 self._direct(buffer, t, totals[t])
             return totals
-        size = self.product.outputs // self.product.window.groups
+        size = self.product.group_outputs
         for g in range(self.product.window.groups):
             for t in range(self.product.terms):
                 out, arguments = self.sum_arguments(t, g)
@@ -331,7 +331,7 @@ class Bound:
 
     def sum_arguments(self, term: int = 0, group: int = 0) -> tuple[np.ndarray, tuple[object, ...]]:
         """Where exact sums ``int32 [rows, N]`` (and padding) of one term go, and the kernel's arguments for them."""
-        size = self.product.outputs // self.product.window.groups
+        size = self.product.group_outputs
         finish = Finish(np.ones((1, size), np.int64), np.zeros(size, np.int64))
         out = np.zeros((self.rows, self.width), np.int32)
         bytes_ = out.reshape(-1).view(np.uint8)
@@ -349,7 +349,7 @@ class Bound:
         masks = -(np.abs(flat) >> np.array(exponents, np.int64).reshape(-1, 1, 1, 1) & 1)
         signs = -(flat < 0).astype(np.int64) & masks
         offsets = run_offsets(self.sheet, window.kernel, window.dilation, contiguous=False)
-        size = self.product.outputs // window.groups
+        size = self.product.group_outputs
         source = np.arange(self.product.outputs) // size * codes.shape[1]
         popcount.depthwise(
             buffer, self.places, offsets, masks,
@@ -360,12 +360,12 @@ class Bound:
         inside = np.einsum("nckl,skl->sn", codes, self._taps.astype(np.int64))
         totals += self.sheet.format.low * (inside[self.which] if len(self.which) else inside)
 
-    def executed(self, scaled: int = 0) -> Executed:
-        """Operations of one run's sums, with ``scaled`` multiplications of sums behind them."""
+    def executed(self) -> Executed:
+        """Operations of one run's sums."""
         if self.product.direct:
             planes = sum(len(magnitude_planes(c)) for c in self.product.codes)
             adds = self.rows * planes * self.product.codes[0].size
-            return Executed(additions=adds + scaled, shifts=adds, multiplications=scaled)
+            return Executed(additions=adds, shifts=adds)
         met, shifts = 0, 0
         for panels in self._groups:
             for panel in panels:
@@ -373,8 +373,8 @@ class Bound:
                 met += pairs * len(self.offsets) * panel.words * self.rows * len(panel.ones)
                 shifts += max(0, pairs - 1) * self.rows * len(panel.ones)
         if self.sheet.bytewise:
-            return Executed(0, 4 * met, 4 * met + scaled, 0, scaled)
-        return Executed(met, 0, met + scaled, shifts, scaled)
+            return Executed(byte_products=4 * met, additions=4 * met)
+        return Executed(popcounts=met, additions=met, shifts=shifts)
 
 
 def factor_digits(factors: np.ndarray) -> np.ndarray:

@@ -25,7 +25,6 @@ class _Piece:
     data: np.ndarray
     offsets: np.ndarray
     start: int
-    rows: int
 
 
 class PackedIndex:
@@ -123,14 +122,8 @@ class PackedIndex:
         return keys, rows
 
     def _kernel(self, queries: int):  # type: ignore[no-untyped-def]
-        family = kernels(self._family)
         mr = min(4, 1 << (queries.bit_length() - 1))
-        if family == "avx512":
-            op = popcount.MASKED if self.ternary else popcount.XOR
-        elif family == "portable":
-            op = popcount.MASKED_NARROW if self.ternary else popcount.XOR_NARROW
-        else:
-            op = popcount.MASKED_PLAIN if self.ternary else popcount.XOR_PLAIN
+        op = popcount.variant(popcount.MASKED if self.ternary else popcount.XOR, kernels(self._family))
         return popcount.search_kernel(mr, _VECTORS, op), _VECTORS * popcount.LANES
 
     def _checked(self, rows: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
@@ -167,16 +160,15 @@ class PackedIndex:
             offsets[:count] = np.bitwise_count(planes[0]).sum(1)
         # the sum of a padded row is at most the bits of a query: nothing overflows
         offsets[count:] -= 2 * 64 * self.words
-        return _Piece(data, offsets.astype(np.int32), self._count, count)
+        return _Piece(data, offsets.astype(np.int32), self._count)
 
     def _inputs(self, planes: np.ndarray) -> np.ndarray:
         """Bytes of the queries: binary ones as they are, ternary ones as two planes that count alike."""
         if self.ternary:
             mask, sign = planes
             every = np.full_like(mask, ~np.uint64(0))
-            planes = np.stack(
-                [every & ~sign, mask & ~sign]
-            )  # a >= 0, a >= 1: beyond the last element masks are zero
+            # a >= 0 and a >= 1; beyond the last element the masks of the database are zero
+            planes = np.stack([every & ~sign, mask & ~sign])
         slack = np.zeros(64, np.uint8)
         return np.concatenate([np.ascontiguousarray(planes).view(np.uint8).reshape(-1), slack])
 
