@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compressors.calibration.observe import Calibration
+from compressors.calibration.observe import Calibration, network_digest
 from compressors.calibration.stream import CHUNK
 from compressors.calibration.variants import variant
 from compressors.conversion import Conversion, LayerCache
@@ -52,7 +52,7 @@ def convert(
 
     Raises:
         UnknownName: the plan names a layer the network does not have.
-        BadTensor: NaN or infinity in a layer's weights (the layer is named).
+        BadTensor: NaN or infinity in a layer's weights (the layer is named), or a calibration of another network.
         UnsupportedLayer: a layer to compress shares its weights with another layer.
     """
     cache = {} if cache is None else cache
@@ -65,6 +65,10 @@ def convert(
                 check_weights(model.get_submodule(name).weight.detach().float().numpy())
             except BadTensor as error:
                 raise BadTensor(f"layer {name}: {error}") from error
+    if calibration.network != network_digest(model):
+        raise BadTensor(
+            "the calibration was gathered from another network, or its weights have changed; calibrate anew"
+        )
     _refuse_shared(model, plan, calibration)
     model, calibration = variant(model, plan, calibration)
     with lanes() as pool:

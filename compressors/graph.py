@@ -239,7 +239,7 @@ def _propagate_shapes(graph_module: fx.GraphModule, example: torch.Tensor) -> No
     except RuntimeError as error:
         reason = str(error.__cause__ or error).split("\n")[0]
         raise UnsupportedLayer(
-            f"the network does not accept an input of shape {tuple(example.shape)}: {reason}"
+            f"the network does not accept an input of shape {tuple(example.shape)} and type {example.dtype}: {reason}"
         ) from error
 
 

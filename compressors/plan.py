@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compressors.errors import ConfigError
+from compressors.errors import ConfigError, UnknownName
 from compressors.methods.prune import check_sparsity, parse_pattern
-from compressors.registry import MethodConfig, check_range, config_from_dict, config_to_dict
+from compressors.registry import MethodConfig, check_range, config_from_dict, config_to_dict, method_name
 
 BATCH_NORM_REPAIRS = ("match", "reestimate", "keep")
 BIAS_REPAIRS = ("match", "keep")
@@ -32,17 +32,16 @@ class ActivationConfig:
 
     def __post_init__(self) -> None:
         check_range("activation.bits", self.bits, 1, 8)
-        if self.clip not in ACTIVATION_CLIPS:
-            raise ConfigError("activation.clip", self.clip, " or ".join(ACTIVATION_CLIPS))
+        _check_choice("activation.clip", self.clip, ACTIVATION_CLIPS)
 
 
 @dataclass(frozen=True)
 class LayerPlan:
     """One layer: ``weight`` None leaves the weights float, ``activation`` None leaves the input float.
 
-    ``sparsity`` of the weights are pruned in ``pattern`` (see ``compressors.methods.prune``). ``rounding`` is
-    ``nearest``, or ``second_order``: weights are pruned and rounded for what the layer computes on the calibration
-    images (see ``compressors.calibration.second_order``).
+    ``sparsity`` of the weights, a number of Python or NumPy, are pruned in ``pattern`` (see
+    ``compressors.methods.prune``). ``rounding`` is ``nearest``, or ``second_order``: weights are pruned and rounded for
+    what the layer computes on the calibration images (see ``compressors.calibration.second_order``).
     """
 
     weight: MethodConfig | None = None
@@ -52,9 +51,11 @@ class LayerPlan:
     rounding: str = "nearest"
 
     def __post_init__(self) -> None:
-        check_sparsity(self.sparsity, parse_pattern(self.pattern, "pattern"))
-        if self.rounding not in ROUNDINGS:
-            raise ConfigError("rounding", self.rounding, " or ".join(ROUNDINGS))
+        _check_method(self.weight)
+        _check_kind("activation", self.activation, ActivationConfig)
+        sparsity = check_sparsity(self.sparsity, parse_pattern(self.pattern, "pattern"))
+        object.__setattr__(self, "sparsity", sparsity)
+        _check_choice("rounding", self.rounding, ROUNDINGS)
         if self.sparsity and self.weight is None:
             raise ConfigError("sparsity", self.sparsity, "0 where the weights stay float", "name a method")
 
@@ -64,7 +65,7 @@ class LayerPlan:
             "activation": None
             if self.activation is None
             else {"bits": self.activation.bits, "clip": self.activation.clip},
-            "sparsity": float(self.sparsity) + 0.0,  # -0.0 equals 0.0, so it has to read the same
+            "sparsity": self.sparsity,
             "pattern": self.pattern,
             "rounding": self.rounding,
         }
@@ -120,14 +121,13 @@ class CompressionPlan:
     reconstruct: Reconstruction | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(sorted(self.layers, key=lambda item: item[0])))
-        if self.batch_norm not in BATCH_NORM_REPAIRS:
-            raise ConfigError("plan.batch_norm", self.batch_norm, " or ".join(BATCH_NORM_REPAIRS))
-        if self.bias not in BIAS_REPAIRS:
-            raise ConfigError("plan.bias", self.bias, " or ".join(BIAS_REPAIRS))
+        object.__setattr__(self, "layers", _checked_layers(self.layers))
+        _check_choice("plan.batch_norm", self.batch_norm, BATCH_NORM_REPAIRS)
+        _check_choice("plan.bias", self.bias, BIAS_REPAIRS)
         if not isinstance(self.equalize, bool):
             raise ConfigError("plan.equalize", self.equalize, "true or false")
         check_range("plan.augment", self.augment, 1, 64)
+        _check_kind("plan.reconstruct", self.reconstruct, Reconstruction)
 
     def __getitem__(self, layer: str) -> LayerPlan:
         return dict(self.layers).get(layer, LayerPlan())
@@ -153,9 +153,6 @@ class CompressionPlan:
         layers = data.get("layers", {})
         if not isinstance(layers, Mapping):
             raise ConfigError("plan.layers", layers, "a mapping from layer to its plan")
-        for name in layers:
-            if not isinstance(name, str):
-                raise ConfigError("plan.layers", name, "the path of a layer as text")
         parsed = tuple((name, LayerPlan.from_dict(p, f"plan.layers.{name}")) for name, p in layers.items())
         reconstruct = data.get("reconstruct")
         if reconstruct is not None:
@@ -173,6 +170,50 @@ class CompressionPlan:
         """SHA-256 of the canonical JSON, the same on every machine."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _checked_layers(layers: Any) -> tuple[tuple[str, LayerPlan], ...]:
+    """Pairs of a layer's path and its plan, ordered by path."""
+    if isinstance(layers, Mapping):
+        raise ConfigError(
+            "plan.layers",
+            type(layers).__name__,
+            "pairs of a layer's path and its LayerPlan",
+            "give tuple(layers.items())",
+        )
+    pairs = tuple(layers) if isinstance(layers, Iterable) else (layers,)
+    found: dict[str, LayerPlan] = {}
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], LayerPlan):
+            raise ConfigError("plan.layers", repr(pair), "a pair of a layer's path and its LayerPlan")
+        name, plan = pair
+        if not isinstance(name, str):
+            raise ConfigError("plan.layers", name, "the path of a layer as text")
+        if name in found:
+            raise ConfigError("plan.layers", name, "each layer once", "leave out all but one of its plans")
+        found[name] = plan
+    return tuple(sorted(found.items()))
+
+
+def _check_method(weight: Any) -> None:
+    if weight is None:
+        return
+    try:
+        method_name(weight)
+    except UnknownName as error:
+        expected = "settings of a registered method, such as TernaryConfig(2), or None"
+        raise ConfigError("weight", repr(weight), expected) from error
+
+
+def _check_kind(key: str, value: Any, kind: type) -> None:
+    """Refuse what is neither None nor a ``kind``."""
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(key, repr(value), f"settings such as {kind()!r}, or None")
+
+
+def _check_choice(key: str, value: Any, options: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in options:
+        raise ConfigError(key, value, " or ".join(options))
 
 
 def _only_keys(data: Any, allowed: set[str], key: str) -> None:

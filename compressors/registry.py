@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compressors.errors import BadTensor, ConfigError, UnknownName
-from compressors.tensor import SlicedTensor
+from compressors.tensor import SlicedTensor, as_array
 
 
 class MethodConfig(Protocol):
@@ -134,26 +134,39 @@ def alphabet(tensor: SlicedTensor, config: MethodConfig) -> np.ndarray:
 def check_range(key: str, value: object, low: int, high: int) -> None:
     """Refuse anything but an integer in ``[low, high]``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(key, value, f"an integer from {low} to {high}")
+        shown = repr(value) if isinstance(value, np.generic) else value
+        raise ConfigError(key, shown, f"an integer from {low} to {high}")
 
 
 def compress(weight: np.ndarray, config: MethodConfig, keep: np.ndarray | None = None) -> SlicedTensor:
     """Compress one weight tensor.
 
     Args:
-        weight: float array ``[N, ...]``, output channels first.
+        weight: float array or torch tensor ``[N, ...]``, output channels first.
         config: settings of a registered method.
         keep: booleans of the same shape, False where a weight is pruned; None keeps all.
 
     Raises:
-        BadTensor: NaN, infinity, a weight that no float32 scale can hold, or an empty tensor.
+        BadTensor: NaN, infinity, a weight that no float32 scale can hold, an empty tensor, or a mask of another shape
+            or type.
+        UnknownName: settings of no registered method.
     """
     _load()
+    weight = as_array(weight, "a weight tensor")
     check_weights(weight)
     rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
-    mask = np.ones(rows.shape, bool) if keep is None else keep.reshape(rows.shape)
+    mask = np.ones(rows.shape, bool) if keep is None else _mask(keep, weight.shape).reshape(rows.shape)
     tensor = _methods[method_name(config)][1](rows, mask, config)
     return dataclasses.replace(tensor, shape=tuple(weight.shape))
+
+
+def _mask(keep: Any, shape: tuple[int, ...]) -> np.ndarray:
+    mask = as_array(keep, "a mask")
+    if mask.shape != shape:
+        raise BadTensor(f"a mask of shape {mask.shape} for weights of shape {shape}: expected the same shape")
+    if mask.dtype != bool:
+        raise BadTensor(f"a mask of {mask.dtype}: expected booleans, False where a weight is pruned")
+    return mask
 
 
 def check_weights(weight: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -15,15 +16,17 @@ from safetensors.numpy import save
 from torch import nn
 
 from compressors.calibration.activation import ActivationGrid
-from compressors.errors import CheckpointError, DseError
+from compressors.errors import BadTensor, CheckpointError, DseError
 from compressors.graph import Layer, find_layers
 from compressors.model import CompressedModel
+from compressors.parsing import parse_json
 from compressors.registry import check_range
 from compressors.shrink import shrink
-from compressors.slicing import ENCODINGS
+from compressors.slicing import ENCODINGS, with_codes
 from compressors.tensor import SlicedTensor
 
 FORMAT = "dse-sliced-1"
+_LONGEST_AXIS = 1 << 31
 _ARRAYS = {
     "scale": np.float32,
     "term": np.int64,
@@ -38,10 +41,15 @@ def to_bytes(model: CompressedModel) -> bytes:
 
     Layers with sliced weights store ``LAYER|scale``, ``|term``, ``|factor``, ``|magnitude`` and ``|sign``
     (see ``SlicedTensor``); every other entry of the network's state dict stands under its own name.
+
+    Raises:
+        BadTensor: planes that are not what a tensor's ``bits`` and ``encoding`` say, so that :func:`load` would refuse
+            them.
     """
     arrays: dict[str, np.ndarray] = {}
     tensors: dict[str, Any] = {}
     for name, tensor in model.tensors.items():
+        _check_planes(name, tensor)
         tensors[name] = {"shape": list(tensor.shape), "encoding": tensor.encoding, "bits": tensor.bits}
         for part in _ARRAYS:
             arrays[f"{name}|{part}"] = np.ascontiguousarray(getattr(tensor, part))
@@ -90,12 +98,16 @@ def load(
     if FORMAT not in metadata:
         raise CheckpointError(f"{path}: not a compressed network, expected one in the format {FORMAT!r}")
     try:
-        header = json.loads(metadata[FORMAT])
+        header = parse_json(metadata[FORMAT])
         tensors = {name: _tensor(name, facts, arrays) for name, facts in header["tensors"].items()}
-        grids = {name: _grid(facts) for name, facts in header["grids"].items()}
+        grids = {name: _grid(name, facts) for name, facts in header["grids"].items()}
         kept = {name: _mask(name, places, layers) for name, places in header.get("kept", {}).items()}
-    except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
-        raise CheckpointError(f"{path}: broken description of the sliced layers: {error!r}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DseError) as error:
+        told = error if isinstance(error, (ValueError, DseError)) else repr(error)
+        raise CheckpointError(
+            f"{path}: broken description of the sliced layers: {told}; the file was altered after it was written: "
+            "write it again"
+        ) from error
     if kept:
         example = torch.zeros(1, *layers[0].input_shape) if example is None else example
         try:
@@ -127,6 +139,8 @@ def _tensor(name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     if not np.isfinite(parts["scale"]).all():
         raise ValueError(f"{name}|scale holds NaN or infinity")
     check_range(f"{name}.bits", facts["bits"], 1, 32)
+    for length in facts["shape"]:
+        check_range(f"{name}.shape", length, 1, _LONGEST_AXIS)
     tensor = SlicedTensor(tuple(facts["shape"]), facts["encoding"], facts["bits"], **parts)
     used = tensor.columns % 64
     if used and any(np.any(words[..., -1] >> np.uint64(used)) for words in (tensor.magnitude, tensor.sign)):
@@ -134,15 +148,45 @@ def _tensor(name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     with np.errstate(over="ignore"):
         if not np.isfinite(tensor.to_dense()).all():
             raise ValueError(f"{name} has a scale that takes its weights beyond float32")
+    _check_planes(name, tensor)
     return tensor
 
 
-def _grid(facts: dict[str, Any]) -> ActivationGrid:
-    check_range("grid.bits", facts["bits"], 1, 8)
-    grid = ActivationGrid(facts["bits"], facts["signed"], float(facts["scale"]))
-    if not isinstance(grid.signed, bool) or not np.finfo(np.float32).tiny <= grid.scale < float("inf"):
-        raise ValueError(f"an activation grid with signed={grid.signed} and scale={grid.scale}")
-    return grid
+def _check_planes(name: str, tensor: SlicedTensor) -> None:
+    """Refuse planes that are not the tensor's codes as its ``bits`` and ``encoding`` write them.
+
+    Size and cost are counted by ``bits`` and ``encoding``, which must not say something else than the planes.
+    """
+    codes = tensor.codes()
+    if tensor.encoding == "binary":  # a weight is pruned in all terms or in none
+        fits = bool((codes.any(0) == codes.all(0)).all())
+    elif tensor.encoding == "ternary":
+        fits = True
+    else:
+        runs = codes.reshape(*tensor.scale.shape, -1)
+        span = runs.max(3).clip(0) - runs.min(3).clip(None, 0)  # 0 is part of every grid
+        fits = bool((span < 1 << tensor.bits).all())
+    if not fits or with_codes(tensor, codes, tensor.scale).digest() != tensor.digest():
+        raise BadTensor(
+            f"{name}: its planes do not hold what bits={tensor.bits} and encoding={tensor.encoding!r} say; expected "
+            "the digits that compressors.slicing writes for them"
+        )
+
+
+def _grid(name: str, facts: dict[str, Any]) -> ActivationGrid:
+    bits, signed, scale = facts["bits"], facts["signed"], facts["scale"]
+    check_range(f"grids.{name}.bits", bits, 1, 8)
+    if not isinstance(signed, bool):
+        raise ValueError(f"grids.{name}.signed={signed!r}, expected true or false")
+    reach = 1 << (bits - 1) if signed else (1 << bits) - 1
+    limits = np.finfo(np.float32)
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    # compared as they are: an integer may be too large to become a float
+    if not number or not float(limits.tiny) <= scale <= float(limits.max) / reach:
+        raise ValueError(
+            f"grids.{name}.scale={reprlib.repr(scale)}, expected a number whose {reach}-fold float32 holds"
+        )
+    return ActivationGrid(bits, signed, float(scale))
 
 
 def _fit(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,23 @@ def unpack_rows(words: np.ndarray, columns: int) -> np.ndarray:
     """``uint64 [..., words]`` to booleans ``[..., columns]``; the inverse of :func:`pack_rows`."""
     as_bytes = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
     return np.unpackbits(as_bytes, axis=-1, bitorder="little", count=columns).astype(bool)
+
+
+def as_array(value: Any, what: str) -> np.ndarray:
+    """A NumPy array, nested list or torch tensor (without its gradient) as an array; copied only where it has to be.
+
+    Raises:
+        BadTensor: anything else; ``what`` says in the message what it was meant to be.
+    """
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadTensor(f"{what} that is no array: {error}; give a NumPy array") from error
+    if array.dtype.kind not in "biuf":
+        raise BadTensor(
+            f"{what} of type {type(value).__name__}: expected an array of real numbers or booleans"
+        )
+    return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressors.errors import BadTensor, UnsupportedLayer
 from compressors.model import CompressedModel
 from dse.candidate import Candidate
 from dse.data import DataSplits, Images, load_data
@@ -91,16 +92,35 @@ class Bench:
             correct += int((predicted == torch.from_numpy(images.labels[start:stop])).sum())
         return correct / len(images)
 
+    def score(self, model: CompressedModel, split: str) -> tuple[float, str]:
+        """Accuracy of a compressed network on a part's images, and the arithmetic it was computed in.
+
+        Raises:
+            UnsupportedLayer, BadTensor: ``evaluation.arithmetic`` is ``integers`` and it cannot be lowered.
+        """
+        wanted = self.setup.evaluation.arithmetic
+        if wanted == "float":
+            return self.accuracy(model, split), "float"
+        try:
+            return self.accuracy(model.lower(threads=torch.get_num_threads()), split), "integers"
+        except (UnsupportedLayer, BadTensor) as error:
+            if wanted == "integers":
+                raise
+            return self.accuracy(model, split), f"float, as it cannot be lowered: {error}"
+
     def workload(self, model: CompressedModel) -> Workload:
         """Layers, formats and activity of ``model``, the activity counted on calibration images."""
         encodings = [e for accelerator in self.accelerators.values() for e in accelerator.encodings]
-        images = self.calibration_images[: self.setup.evaluation.activity_images]
-        return trace_workload(model, images, encodings, self.setup.model.float_layers)
+        evaluation = self.setup.evaluation
+        images = self.calibration_images[: evaluation.activity_images]
+        return trace_workload(model, images, encodings, self.setup.model.float_layers, evaluation.reuse_block)
 
     def price(self, workload: Workload, candidate: Candidate) -> tuple[dict[str, float], dict[str, Any]]:
         """Modelled metrics by name, and the breakdown of each accelerator."""
         metrics: dict[str, float] = {}
         breakdown: dict[str, Any] = {}
+        if self.setup.evaluation.reuse_block is not None:
+            metrics["additions"], metrics["multiplications"] = workload.shared_operations
         for name, accelerator in self.accelerators.items():
             cost = accelerator.cost(workload, dict(candidate.granularity))
             metrics[f"energy.{name}"] = cost.total_energy_j.nominal

@@ -15,6 +15,8 @@ COMMANDS = {
     "report": "write the tables, figures and page of a run again, from its folder alone",
     "export": "write one candidate of a run: plan, packed weights, metrics",
     "evaluate": "score an exported candidate and print its metrics as JSON",
+    "price": "what a workload file costs on accelerators, without a network",
+    "validate": "published figures of accelerators beside the models' answers",
     "doctor": "what this machine can measure, and what to do about the rest",
 }
 _CODE_BROKEN_PIPE = 141

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -70,28 +71,45 @@ class Evaluator:
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Accuracy on the search images, size, and modelled and measured cost of one candidate."""
         seconds: dict[str, float] = {}
-        key = content_key(candidate.plan.digest(), self._context)
-        facts = self._memo.get(key)
-        if facts is None:
-            facts = self._run(candidate, seconds)
-            self._memo.put(key, facts)
+        facts = self._facts(candidate, seconds)
         with _timed(seconds, "price"):
             workload = Workload.from_dict(facts["workload"])
             modelled, breakdown = self.bench.price(workload, candidate)
         metrics = {"accuracy": facts["accuracy"], "size": facts["size"], **modelled}
-        absent = dict(facts["absent"])
         if "energy.measured" in facts:
             metrics["energy.measured"] = facts["energy.measured"]
-        return Evaluation(candidate.plan.digest(), metrics, candidate.to_dict(), absent, breakdown, seconds)
+        return Evaluation(
+            candidate.plan.digest(),
+            metrics,
+            candidate.to_dict(),
+            facts["absent"],
+            breakdown,
+            seconds,
+            kept=facts["kept"],
+            arithmetic=facts["arithmetic"],
+        )
+
+    def workload(self, candidate: Candidate) -> Workload:
+        """What accelerators have to do for the candidate."""
+        return Workload.from_dict(self._facts(candidate, {})["workload"])
 
     def test_accuracy(self, candidate: Candidate) -> float:
         """Accuracy on the test images; asked for the final front alone."""
         key = content_key(candidate.plan.digest(), self._context, "test")
         known = self._memo.get(key)
         if known is None:
-            known = self.bench.accuracy(self.compress(candidate), "test")
+            known, _ = self.bench.score(self.compress(candidate), "test")
             self._memo.put(key, known)
         return known
+
+    def _facts(self, candidate: Candidate, seconds: dict[str, float]) -> dict[str, Any]:
+        """What depends on the plan alone, from the memo if it is there."""
+        key = content_key(candidate.plan.digest(), self._context)
+        facts = self._memo.get(key)
+        if facts is None:
+            facts = self._run(candidate, seconds)
+            self._memo.put(key, facts)
+        return facts
 
     def _run(self, candidate: Candidate, seconds: dict[str, float]) -> dict[str, Any]:
         """What depends on the plan alone, as plain data."""
@@ -99,12 +117,14 @@ class Evaluator:
             model = self.compress(candidate)
         seconds.update({f"convert: {step}": spent for step, spent in model.report.seconds.items()})
         with _timed(seconds, "accuracy"):
-            accuracy = self.bench.accuracy(model, "search")
+            accuracy, arithmetic = self.bench.score(model, "search")
         with _timed(seconds, "activity"):
             workload = self.bench.workload(model)
         facts = {
             "accuracy": accuracy,
+            "arithmetic": arithmetic,
             "size": model.size_bytes(),
+            "kept": model.report.kept if model.report.divergence else "",
             "workload": workload.to_dict(),
             "absent": {},
         }
@@ -121,7 +141,7 @@ class Evaluator:
         weights = content_key(
             {name: value.numpy().tobytes().hex() for name, value in self.model.state_dict().items()}
         )
-        evaluation = {"batch": setup.evaluation.batch, "activity_images": setup.evaluation.activity_images}
+        evaluation = {k: v for k, v in asdict(setup.evaluation).items() if k != "threads"}
         accelerators = {name: a.encodings for name, a in self.bench.accelerators.items()}
         machine = [version("torch"), torch.get_num_threads(), self.bench.meter_identity()]
         return content_key(

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressors.parsing import parse_json
 from dse.candidate import Candidate
 from dse.errors import CandidateError, DseError
 from dse.files import write_atomically
 from dse.memo import content_key
 from dse.settings import Setup
 
-PLAN, WEIGHTS, METRICS = "plan.json", "weights.safetensors", "metrics.json"
+PLAN, WEIGHTS, METRICS, WORKLOAD = "plan.json", "weights.safetensors", "metrics.json", "workload.yaml"
 FORMAT = "dse-candidate-1"
 
 
@@ -64,11 +65,14 @@ class Export:
             )
 
 
-def write_export(folder: Path, export: Export, weights: bytes, metrics: Mapping[str, Any]) -> list[Path]:
-    """Write the three files; ``metrics.json`` last, so that a folder with it is whole."""
+def write_export(
+    folder: Path, export: Export, weights: bytes, workload: str, metrics: Mapping[str, Any]
+) -> list[Path]:
+    """Write the files; ``metrics.json`` last, so that a folder with it is whole."""
     return [
         write_atomically(folder / PLAN, _pretty(export.to_dict())),
         write_atomically(folder / WEIGHTS, weights),
+        write_atomically(folder / WORKLOAD, workload),
         write_atomically(folder / METRICS, _pretty(metrics)),
     ]
 
@@ -81,20 +85,20 @@ def read_export(folder: Path) -> Export:
     """
     path = folder / PLAN
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CandidateError(
             f"{path}: cannot be read ({error.strerror}); candidate= takes a folder that export wrote"
         ) from error
     except ValueError as error:
-        raise CandidateError(f"{path}: not JSON: {error}") from error
+        raise CandidateError(f"{path}: not JSON: {error}; export the trial again") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CandidateError(f"{path}: expected the format {FORMAT!r}")
     try:
         candidate = Candidate.from_dict({k: data[k] for k in ("plan", "granularity")})
         setup = Setup.from_dict(data["setup"])
         export = Export(candidate, setup, int(data["trial"]), str(data["weights_sha256"]))
-    except (KeyError, TypeError, ValueError, AttributeError, DseError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DseError) as error:
         raise CandidateError(
             f"{path}: {error!r}" if not isinstance(error, DseError) else f"{path}: {error}"
         ) from error

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressors.parsing import parse_json
 from dse.errors import RunFolderError
 from dse.locks import FileLock
 
@@ -106,7 +107,7 @@ class _BadLine(RunFolderError):
 
 def _decode(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         record = None
     if not isinstance(record, dict):

@@ -23,6 +23,8 @@ def run_lowered(bench: Bench, model: CompressedModel, split: str, rescale: str) 
     """Lower ``model``, score it, and time it beside the floating-point form of the same network.
 
     Both see one image at a time, on one thread, in turns; latencies are medians in seconds, measured on this machine.
+    Beside a layer's operations stand the one-bit products that accelerator models price: 32 to a popcount, but for
+    channels that do not fill words.
 
     Raises:
         UnsupportedLayer: the network cannot be lowered; the layer is named.
@@ -38,6 +40,8 @@ def run_lowered(bench: Bench, model: CompressedModel, split: str, rescale: str) 
     finally:
         torch.set_num_threads(threads)
     layers = {name: asdict(executed) for name, executed in lowered.executed(tuple(image.shape)).items()}
+    for work in bench.workload(model).layers:
+        layers[work.name]["modelled_bit_products"] = work.bit_products(next(iter(work.weights)))
     return {
         "accuracy": accuracy,
         "latency.measured": own,

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from compressors.parsing import parse_json
 from dse.files import write_atomically
 
 
@@ -31,7 +32,7 @@ class Memo:
         if self._folder is None:
             return None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            stored = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            stored = parse_json((self._folder / f"{key}.json").read_text(encoding="utf-8"))
             if stored["key"] == key and stored["digest"] == content_key(stored["value"]):
                 self._recent[key] = stored["value"]
         return self._recent.get(key)

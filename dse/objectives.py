@@ -40,6 +40,10 @@ _FIXED = (
     Metric("size", "bytes", "minimize", "measured", "Packed model size", "kB", 1e-3),
     Metric("energy.measured", "j", "minimize", "measured", "GPU energy per inference", "mJ", 1e3),
 )
+_SHARED = (
+    Metric("additions", "", "minimize", "measured", "Additions per inference, sums shared", "million", 1e-6),
+    Metric("multiplications", "", "minimize", "measured", "Distinct products per inference", "million", 1e-6),
+)
 _PER_ACCELERATOR = {
     "energy": ("j", "Energy per inference", "µJ", 1e6),
     "latency": ("s", "Latency per inference", "ms", 1e3),
@@ -47,9 +51,12 @@ _PER_ACCELERATOR = {
 }
 
 
-def metrics_for(accelerators: Iterable[str]) -> dict[str, Metric]:
-    """Every metric a study with these accelerators can report, by name."""
-    metrics = {m.name: m for m in _FIXED}
+def metrics_for(accelerators: Iterable[str], shared: bool = False) -> dict[str, Metric]:
+    """Every metric a study with these accelerators can report, by name.
+
+    ``shared``: whether it counts what weights share, see ``EvaluationSettings.reuse_block``.
+    """
+    metrics = {m.name: m for m in (*_FIXED, *(_SHARED if shared else ()))}
     for accelerator in accelerators:
         for quantity, (unit, title, shown, scale) in _PER_ACCELERATOR.items():
             name = f"{quantity}.{accelerator}"
@@ -59,16 +66,25 @@ def metrics_for(accelerators: Iterable[str]) -> dict[str, Metric]:
     return metrics
 
 
-def select_objectives(names: Iterable[str], accelerators: Iterable[str]) -> list[Metric]:
-    """The metrics called ``names``, in that order.
+def select_objectives(
+    names: Iterable[str], accelerators: Iterable[str], shared: bool = False
+) -> list[Metric]:
+    """The metrics called ``names``, in that order; ``shared`` as in :func:`metrics_for`.
 
     Raises:
         UnknownName: a name that no metric of these accelerators carries.
-        ConfigError: a name given twice.
+        ConfigError: a name given twice, or one of what is not counted.
     """
-    available = metrics_for(accelerators)
+    available = metrics_for(accelerators, shared)
     chosen: list[Metric] = []
     for name in names:
+        if name not in available and name in (m.name for m in _SHARED):
+            raise ConfigError(
+                "objectives.names",
+                name,
+                "metrics that are counted",
+                "set evaluation.reuse_block=[16,144], the outputs and inputs that share sums",
+            )
         if name not in available:
             raise UnknownName("objective", name, available, key="objectives.names")
         if available[name] in chosen:

@@ -15,6 +15,7 @@ from pathlib import Path
 from platform import platform, python_version
 from typing import Any
 
+from compressors.parsing import parse_json
 from dse.errors import RunFolderError
 from dse.files import write_atomically
 from dse.locks import FileLock
@@ -118,7 +119,7 @@ def read_provenance(run: Path) -> list[dict[str, Any]]:
     """
     path = run / FILE_NAME
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except OSError as error:

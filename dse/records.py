@@ -21,6 +21,9 @@ class Evaluation:
         seconds: stage of the evaluation -> wall seconds it took.
         violation: how much more accuracy is lost than the study allows; positive is not acceptable, None where
             the study sets no bound.
+        kept: ``as planned``, or ``without repairs`` where that came nearer to the float network; "" where the plan
+            repairs nothing.
+        arithmetic: ``integers``, or ``float`` and why; what the accuracy was computed in.
     """
 
     plan: str
@@ -30,6 +33,8 @@ class Evaluation:
     breakdown: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     violation: float | None = None
+    kept: str = ""
+    arithmetic: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

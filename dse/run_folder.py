@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from compressors.parsing import parse_json
 from dse.errors import DseError, RunFolderError
 from dse.files import write_atomically
 from dse.objectives import metrics_for
@@ -48,7 +49,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     try:
         config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(
             f"{run / CONFIG}: cannot be read ({error}); run= takes a folder that sweep wrote"
         ) from error
@@ -70,7 +71,7 @@ def read_test_accuracy(run: Path) -> dict[int, float]:
     if not path.is_file():
         return {}
     try:
-        return {int(n): float(a) for n, a in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {int(n): float(a) for n, a in parse_json(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RunFolderError(
             f"{path}: damaged ({error}); delete it and run the sweep's command again"
@@ -88,12 +89,14 @@ def rebuild_report(run: Path) -> list[Path]:
     accelerators = config.get("accelerators")
     if not isinstance(accelerators, dict):
         raise DseError(f"{run / CONFIG}: 'accelerators' is missing")
+    evaluation = config.get("evaluation")
+    shared = isinstance(evaluation, dict) and evaluation.get("reuse_block") is not None
     sessions = read_provenance(run)
     return write_report(
         run,
         load_records(run),
         info.objectives,
-        metrics_for(accelerators),
+        metrics_for(accelerators, shared),
         test_accuracy=read_test_accuracy(run),
         provenance=sessions[-1] if sessions else {},
         config_yaml=(run / CONFIG).read_text(encoding="utf-8"),

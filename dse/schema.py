@@ -107,6 +107,8 @@ class EvaluationSchema:
     batch: int = 100
     activity_images: int = 8
     threads: Optional[int] = None
+    arithmetic: str = "auto"
+    reuse_block: Optional[List[int]] = None
 
 
 @dataclass
@@ -160,6 +162,21 @@ class EvaluateSchema:
 
 
 @dataclass
+class PriceSchema:
+    workload: str = MISSING
+    granularity: int = 4
+    accelerators: Dict[str, AcceleratorSchema] = field(default_factory=dict)
+    technology: TechnologySchema = field(default_factory=TechnologySchema)
+
+
+@dataclass
+class ValidateSchema:
+    target: Optional[str] = None
+    figures: bool = True
+    out: Optional[str] = None
+
+
+@dataclass
 class DoctorSchema:
     json: bool = False
 
@@ -173,6 +190,8 @@ def register_schemas() -> None:
         ("report_schema", ReportSchema),
         ("export_schema", ExportSchema),
         ("evaluate_schema", EvaluateSchema),
+        ("price_schema", PriceSchema),
+        ("validate_schema", ValidateSchema),
         ("doctor_schema", DoctorSchema),
     ):
         store.store(name=name, node=node)

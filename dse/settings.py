@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from dse.data import DataConfig
 from dse.errors import ConfigError, UnknownName
 from dse.models import ModelConfig
 from dse.space import SpaceConfig
+
+_MOST_THREADS = 1024  # with very many, the thread library ends the process
+ARITHMETICS = ("auto", "integers", "float")
 
 
 @dataclass(frozen=True)
@@ -34,19 +38,30 @@ class EvaluationSettings:
     """How a candidate is scored.
 
     ``batch`` images are scored at once; activity is counted on the first ``activity_images`` calibration images;
-    ``threads`` is given to torch, None leaves its own choice.
+    ``threads`` is given to torch, None leaves its own choice. ``arithmetic`` is what a network is scored in:
+    ``integers``, as it would be run; ``float``, which stands for them up to rounding; ``auto``, integers wherever the
+    network can be lowered. Sums are shared within ``reuse_block`` weights, rows by columns; None counts none.
     """
 
     batch: int = 100
     activity_images: int = 8
     threads: int | None = None
+    arithmetic: str = "auto"
+    reuse_block: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("batch", self.batch), ("activity_images", self.activity_images)):
             if value < 1:
                 raise ConfigError(f"evaluation.{name}", value, "a whole number of at least 1")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError("evaluation.threads", self.threads, "a whole number of at least 1, or null")
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            raise ConfigError("evaluation.threads", self.threads, f"1 to {_MOST_THREADS}, or null")
+        if self.arithmetic not in ARITHMETICS:
+            raise UnknownName("arithmetic", self.arithmetic, ARITHMETICS, key="evaluation.arithmetic")
+        block = self.reuse_block
+        if block is not None and (len(block) != 2 or not all(type(n) is int and n > 0 for n in block)):
+            raise ConfigError(
+                "evaluation.reuse_block", list(block), "rows and columns of a block, as in [16,144], or null"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,17 +121,12 @@ class Setup:
         Raises:
             ConfigError, UnknownName: what is wrong and where.
         """
-        accelerators = _mapping(data, "accelerators")
-        if not accelerators:
-            raise ConfigError(
-                "accelerators", {}, "at least one accelerator, as in accelerator@accelerators.x: x"
-            )
         return cls(
             _build(ModelConfig, data, "model"),
             _build(DataConfig, data, "data"),
             _build(EvaluationSettings, data, "evaluation"),
-            {name: _build(AcceleratorSettings, accelerators, name, "accelerators.") for name in accelerators},
-            _build(TechnologySettings, data, "technology"),
+            accelerator_settings(data),
+            technology_settings(data),
             _build(MeterSettings, data, "meter"),
         )
 
@@ -163,6 +173,23 @@ class SweepSettings:
         )
 
 
+def accelerator_settings(data: Mapping[str, Any]) -> dict[str, AcceleratorSettings]:
+    """The accelerators of a resolved configuration by name.
+
+    Raises:
+        ConfigError, UnknownName: none, or what is wrong and where.
+    """
+    accelerators = _mapping(data, "accelerators")
+    if not accelerators:
+        raise ConfigError("accelerators", {}, "at least one accelerator, as in accelerator@accelerators.x: x")
+    return {name: _build(AcceleratorSettings, accelerators, name, "accelerators.") for name in accelerators}
+
+
+def technology_settings(data: Mapping[str, Any]) -> TechnologySettings:
+    """The technology of a resolved configuration."""
+    return _build(TechnologySettings, data, "technology")
+
+
 def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     if not isinstance(value, Mapping):
@@ -176,4 +203,26 @@ def _build(kind: type, data: Mapping[str, Any], key: str, prefix: str = "") -> A
     for name in values:
         if name not in fields:
             raise UnknownName("key", name, fields, key=f"{prefix}{key}")
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if not _fits(value, hints[name]):
+            raise ConfigError(f"{prefix}{key}.{name}", repr(value), _spelled(hints[name]))
+    return kind(**given)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of the type that a field declares (its elements are looked at where it is used)."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is float:
+        return type(value) in (int, float)
+    return kind is Any or (isinstance(value, kind) and (kind is not int or type(value) is int))
+
+
+def _spelled(hint: Any) -> str:
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    lists = {tuple: "a list", Mapping: "a mapping"}
+    return " or ".join(names.get(o) or lists.get(get_origin(o), str(o)) for o in options)

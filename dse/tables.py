@@ -23,10 +23,22 @@ _LEADING = {
 }
 _TRAILING = {
     "plan": ("", "Digest of the compression plan: equal digests compute equal numbers"),
+    "arithmetic": ("", "What the accuracy was computed in: integers, or float and why"),
+    "kept": (
+        "",
+        "as planned, or without repairs where that came nearer to the float network; empty: no repairs",
+    ),
     "duration_s": ("s", "Wall time of the trial"),
     "retry_of": ("", "Number of the interrupted trial that this one repeats"),
     "error": ("", "First line of the error of a failed trial"),
 }
+
+_SECONDS = "seconds.{}"
+
+
+def stage_names(records: Iterable[TrialRecord]) -> list[str]:
+    """Every stage that any of the records spent time on, in order of first appearance."""
+    return list(dict.fromkeys(s for r in records if r.evaluation for s in r.evaluation.seconds))
 
 
 def parameter_names(records: Iterable[TrialRecord]) -> list[str]:
@@ -50,8 +62,12 @@ def trial_row(record: TrialRecord, summary: StudySummary) -> dict[str, str]:
     for metric in _shown(summary):
         row[metric.column] = evaluation.metrics.get(metric.name) if evaluation else None
     row |= {f"params.{name}": value for name, value in record.params.items()}
+    spent = evaluation.seconds if evaluation else {}
+    row |= {_SECONDS.format(stage): value for stage, value in spent.items()}
     row |= {
         "plan": evaluation.plan if evaluation else None,
+        "arithmetic": evaluation.arithmetic if evaluation else None,
+        "kept": evaluation.kept if evaluation else None,
         "duration_s": record.duration_s,
         "retry_of": record.retry_of,
         "error": first_line(record.error),
@@ -96,6 +112,8 @@ def describe_columns(summary: StudySummary) -> dict[str, dict[str, str | None]]:
             columns[metric.column]["absent_reason"] = summary.absent[metric.name]
     for name in parameter_names(summary.records):
         columns[f"params.{name}"] = _plain_column("", f"Parameter {name} of the search space")
+    for stage in stage_names(summary.records):
+        columns[_SECONDS.format(stage)] = _plain_column("s", f"Wall time of the stage {stage!r}")
     columns |= {name: _plain_column(*about) for name, about in _TRAILING.items()}
     if "accuracy" in summary.metrics:
         title = "Accuracy on the test split (pareto.csv only)"
@@ -125,7 +143,8 @@ def _shown(summary: StudySummary) -> list[Metric]:
 def _columns(summary: StudySummary) -> list[str]:
     metrics = [metric.column for metric in _shown(summary)]
     parameters = [f"params.{name}" for name in parameter_names(summary.records)]
-    return [*_LEADING, *metrics, *parameters, *_TRAILING]
+    stages = [_SECONDS.format(stage) for stage in stage_names(summary.records)]
+    return [*_LEADING, *metrics, *parameters, *stages, *_TRAILING]
 
 
 def _plain_column(unit: str, title: str) -> dict[str, str | None]:

@@ -8,7 +8,7 @@ import torch
 
 from compressors.graph import Layer
 from compressors.model import CompressedModel
-from energy.activity import input_activity, weight_activity
+from energy.activity import input_activity, reuse_activity, weight_activity
 from energy.workload import FLOAT_BITS, LayerWork, Workload
 
 IMAGE_BITS = 8
@@ -20,6 +20,7 @@ def trace_workload(
     images: torch.Tensor,
     encodings: Iterable[str],
     unpriced: Collection[str] = (),
+    reuse_block: tuple[int, ...] | None = None,
 ) -> Workload:
     """Shapes, formats and popcounted activity of every layer of ``model``.
 
@@ -28,6 +29,7 @@ def trace_workload(
         images: float32 ``[n, channels, height, width]``; the inputs' activity is counted on them.
         encodings: weight encodings the accelerators ask for.
         unpriced: parts of the network left in floating point by the user, passed on to the cost's notes.
+        reuse_block: rows and columns of weights that share sums; None: what they share is not counted.
     """
     encodings = tuple(dict.fromkeys(encodings))
     codes = model.input_codes(images)
@@ -35,6 +37,9 @@ def trace_workload(
     works = []
     for layer in model.layers:
         grid, tensor = model.grids.get(layer.name), model.tensors.get(layer.name)
+        shared = None
+        if reuse_block is not None and tensor is not None and grid is not None:
+            shared = reuse_activity(tensor, layer.groups, reuse_block, grid.bits, grid.signed)
         works.append(
             LayerWork(
                 name=layer.name,
@@ -44,6 +49,7 @@ def trace_workload(
                 output_bits=max((read_bits[name] for name in layer.consumers), default=FLOAT_BITS),
                 added=layer.added,
                 kept=layer.kept,
+                reuse=shared,
             )
         )
     return Workload(tuple(works), int(images[0].numel()) * IMAGE_BITS, tuple(unpriced))

@@ -10,7 +10,9 @@ import numpy as np
 
 from compressors.kernels.bits import pack
 from compressors.kernels.statistics import statistics
-from compressors.slicing import GRANULARITIES, reslice
+from compressors.reuse import Block, reuse
+from compressors.sharing import share
+from compressors.slicing import GRANULARITIES, narrowed, reslice
 from compressors.tensor import SlicedTensor
 
 
@@ -88,6 +90,52 @@ class InputActivity:
     def from_dict(cls, data: Mapping[str, Any]) -> InputActivity:
         fractions = {int(g): np.array(f, np.float64) for g, f in data["nonzero"].items()}
         return cls(data["bits"], data["signed"], fractions)
+
+
+@dataclass(frozen=True)
+class ReuseActivity:
+    """What a layer's weights share, for one position of the output.
+
+    Attributes:
+        adders_before, adders: additions of integers without and with shared sums (an adder graph per term).
+        adder_bits: bits of all those adders, each as wide as its sum can get with this layer's input.
+        depth: additions one after another.
+        scalings, combining: multiplications of sums by scales, and additions of the scaled sums.
+        multiplications_before, multiplications: weights that are not zero, and distinct magnitudes per row (UCNN).
+    """
+
+    adders_before: int
+    adders: int
+    adder_bits: int
+    depth: int
+    scalings: int
+    combining: int
+    multiplications_before: int
+    multiplications: int
+
+
+def reuse_activity(tensor: SlicedTensor, groups: int, block: Block, bits: int, signed: bool) -> ReuseActivity:
+    """Count what the rows of each channel group share within ``block``, for an input of some bits.
+
+    Codes are written in canonical signed digits, which are the fewest; ternary and binary planes stay as they are.
+    """
+    tensor = reslice(tensor, "csd", 1)
+    rows = np.arange(tensor.shape[0]) * groups // tensor.shape[0]
+    every = np.ones(tensor.shape[1], bool)
+    parts = [tensor] if groups == 1 else [narrowed(tensor, rows == g, every) for g in range(groups)]
+    graphs = [reuse(part, block) for part in parts]
+    products = [p for part in parts for term in share(part, block) for p in term]
+    adders = [graph for found in graphs for term in found.graphs for graph in term]
+    return ReuseActivity(
+        adders_before=sum(g.adders_before for g in graphs),
+        adders=sum(g.adders for g in graphs),
+        adder_bits=sum(int(g.widths(bits, signed)[g.inputs :].sum()) for g in adders),
+        depth=max(g.depth for g in graphs),
+        scalings=sum(g.scalings for g in graphs),
+        combining=sum(g.combining for g in graphs),
+        multiplications_before=sum(p.multiplications_before for p in products),
+        multiplications=sum(p.multiplications for p in products),
+    )
 
 
 def weight_activity(tensor: SlicedTensor, encoding: str) -> WeightActivity:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+OPERANDS = ("weights", "inputs", "outputs")
+"""What a component's energy is spent on: ``outputs`` are partial sums too."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -38,6 +41,11 @@ class Cost:
         area_mm2: component -> area of the machine.
         utilisation: layer -> useful share of the processing elements' slots, 0 to 1.
         notes: what was extrapolated, assumed, or left out.
+        operand_j: layer -> component -> operand (see ``OPERANDS``) -> energy; for components that serve single
+            operands, whose parts add up to the component's energy.
+        bound: layer -> what sets its time: ``compute``, ``dram``, or the name of a memory whose port does.
+        leakage_w: power of the machine at rest; its energy is the component ``leakage``.
+        extrapolated: whether a figure lies outside what its constants were fitted to; ``notes`` say which.
     """
 
     energy_j: Mapping[str, Mapping[str, Band]]
@@ -45,6 +53,10 @@ class Cost:
     area_mm2: Mapping[str, Band]
     utilisation: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    operand_j: Mapping[str, Mapping[str, Mapping[str, Band]]] = field(default_factory=dict)
+    bound: Mapping[str, str] = field(default_factory=dict)
+    leakage_w: Band = field(default_factory=Band.zero)
+    extrapolated: bool = False
 
     @property
     def total_energy_j(self) -> Band:
@@ -67,10 +79,75 @@ class Cost:
                 layer: {name: band.nominal for name, band in components.items()}
                 for layer, components in self.energy_j.items()
             },
+            "operand_j": {
+                layer: {c: {o: b.nominal for o, b in parts.items()} for c, parts in components.items()}
+                for layer, components in self.operand_j.items()
+            },
             "latency_s": dict(self.latency_s),
+            "bound": dict(self.bound),
             "area_mm2": {name: band.nominal for name, band in self.area_mm2.items()},
             "utilisation": dict(self.utilisation),
+            "leakage_w": self.leakage_w.nominal,
             "energy_band_j": [energy.low, energy.high],
             "area_band_mm2": [area.low, area.high],
+            "extrapolated": self.extrapolated,
             "notes": list(self.notes),
         }
+
+
+class Ledger:
+    """Energy entries of a layer by component and operand, summed up as they come."""
+
+    def __init__(self) -> None:
+        self._energy: dict[str, dict[str, Band]] = {}
+        self._operands: dict[str, dict[str, dict[str, Band]]] = {}
+
+    def add(self, layer: str, component: str, energy: Band, operand: str | None = None) -> None:
+        """Book ``energy`` in joules; either all entries of a component name an operand, or none does."""
+        components = self._energy.setdefault(layer, {})
+        components[component] = components.get(component, Band.zero()) + energy
+        if operand is not None:
+            assert operand in OPERANDS, operand
+            parts = self._operands.setdefault(layer, {}).setdefault(component, {})
+            parts[operand] = parts.get(operand, Band.zero()) + energy
+
+    @property
+    def energy_j(self) -> dict[str, dict[str, Band]]:
+        return self._energy
+
+    @property
+    def operand_j(self) -> dict[str, dict[str, dict[str, Band]]]:
+        return self._operands
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a machine reaches when every element is busy, as chips are specified.
+
+    Attributes:
+        ops_per_s: multiplications and additions, two to a multiply-accumulate.
+        power_w: at that rate, leakage included.
+        area_mm2: of the machine.
+        notes: as in :class:`Cost`.
+    """
+
+    ops_per_s: float
+    power_w: Band
+    area_mm2: Band
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tops(self) -> float:
+        return self.ops_per_s * 1e-12
+
+    @property
+    def tops_per_w(self) -> float:
+        return self.ops_per_s * 1e-12 / self.power_w.nominal
+
+    @property
+    def tops_per_mm2(self) -> float:
+        return self.ops_per_s * 1e-12 / self.area_mm2.nominal
+
+    @property
+    def energy_per_mac_j(self) -> float:
+        return 2.0 * self.power_w.nominal / self.ops_per_s

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from energy.activity import InputActivity, WeightActivity
+from energy.activity import InputActivity, ReuseActivity, WeightActivity
 
 FLOAT_BITS = 32
 
@@ -26,6 +26,7 @@ class LayerWork:
         input: activity of the input; None for a float input.
         output_bits: bits at which the next layer reads this output.
         added, kept: the output is added to a residual stream; the stream is needed again later.
+        reuse: what weights share; None where it was not counted, or the weights are float.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LayerWork:
     output_bits: int
     added: bool = False
     kept: bool = False
+    reuse: ReuseActivity | None = None
 
     @property
     def reduction(self) -> int:
@@ -56,6 +58,12 @@ class LayerWork:
         """Multiply-accumulates of the uncompressed layer."""
         return self.outputs * self.reduction * self.pixels
 
+    def bit_products(self, encoding: str) -> int:
+        """One-bit products without skipping: planes of the weights times planes of the input times ``macs``."""
+        if self.is_float:
+            raise ValueError(f"layer {self.name} is in floating point")
+        return len(self.weights[encoding].nonzero[1]) * len(self.input.nonzero[1]) * self.macs
+
     @property
     def is_float(self) -> bool:
         """Either operand is floating point, so the layer runs on floating-point units."""
@@ -66,9 +74,11 @@ class LayerWork:
         return FLOAT_BITS if self.input is None else self.input.bits
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in ("weights", "input")}
+        nested = ("weights", "input", "reuse")
+        plain = {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in nested}
         plain["weights"] = {encoding: a.to_dict() for encoding, a in self.weights.items()}
         plain["input"] = None if self.input is None else self.input.to_dict()
+        plain["reuse"] = None if self.reuse is None else vars(self.reuse)
         return plain
 
     @classmethod
@@ -78,6 +88,7 @@ class LayerWork:
             fields[name] = tuple(fields[name])
         fields["weights"] = {e: WeightActivity.from_dict(a) for e, a in fields["weights"].items()}
         fields["input"] = None if fields["input"] is None else InputActivity.from_dict(fields["input"])
+        fields["reuse"] = None if fields["reuse"] is None else ReuseActivity(**fields["reuse"])
         return cls(**fields)
 
 
@@ -95,6 +106,20 @@ class Workload:
     @property
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def shared_operations(self) -> tuple[int, int]:
+        """Additions of an inference by adder graphs, and multiplications with each distinct weight taken once.
+
+        These are two ways to compute the same sums. A layer whose sharing was not counted, as one in floating point,
+        counts all its products and sums.
+        """
+        additions = multiplications = 0
+        for layer in self.layers:
+            reuse = layer.reuse
+            additions += layer.macs if reuse is None else layer.pixels * (reuse.adders + reuse.combining)
+            multiplications += layer.macs if reuse is None else layer.pixels * reuse.multiplications
+        return additions, multiplications
 
     def to_dict(self) -> dict[str, Any]:
         layers = [layer.to_dict() for layer in self.layers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Calibration:
         moments: batch norm -> mean and (biased) variance per channel of its input in the float network; a batch
             norm called at several places is left out, as one repair could not serve them all.
         output_means: layer with a bias -> mean of each of its outputs in the float network.
+        network: digest of the float network, see :func:`network_digest`.
         equalized: the equalised network and its calibration (see ``compressors.calibration.variants``), once made.
     """
 
@@ -44,6 +46,7 @@ class Calibration:
     inputs: Mapping[str, InputStatistics]
     moments: Mapping[str, Moments]
     output_means: Mapping[str, torch.Tensor]
+    network: str
     equalized: list[tuple[nn.Module, Calibration]] = field(default_factory=list, repr=False)
     _grids: dict[tuple[str, ActivationConfig], ActivationGrid] = field(default_factory=dict, repr=False)
 
@@ -52,6 +55,15 @@ class Calibration:
         if (layer, config) not in self._grids:
             self._grids[layer, config] = choose_grid(self.inputs[layer], config)
         return self._grids[layer, config]
+
+
+def network_digest(model: nn.Module) -> str:
+    """What a network computes with, as one string: a digest of the names, types and values of its state."""
+    digest = hashlib.blake2b()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def channel_moments(values: torch.Tensor) -> Moments:
@@ -88,10 +100,15 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
 
     Raises:
         UnsupportedLayer: see ``compressors.graph.find_layers``.
-        BadTensor: no image, NaN or infinity in the images or in what a layer computes from them.
+        BadTensor: no image, images of another type, NaN or infinity in the images or in what a layer computes from
+            them.
     """
     if len(images) == 0:
         raise BadTensor("calibration needs at least one image")
+    if images.dtype != torch.float32:
+        raise BadTensor(
+            f"calibration images of type {images.dtype}; expected torch.float32, as in images.float()"
+        )
     layers = find_layers(copy.deepcopy(model).float(), images[:1], float_layers)
     graph = trace(copy.deepcopy(model).float().eval(), float_layers)
     names = {layer.name for layer in layers}
@@ -105,7 +122,7 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
             module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
             source = node.all_input_nodes[0].name if node.all_input_nodes else ""
             if isinstance(module, BATCH_NORMS) and calls[str(node.target)] == 1:
-                moments[str(node.target)] = pooled_moments(stream[source], pool)
+                moments[str(node.target)] = _finite(str(node.target), pooled_moments(stream[source], pool))
             layer = str(node.target) if str(node.target) in names else None
             if layer:
                 inputs[layer] = _observe(layer, stream[source])
@@ -115,7 +132,17 @@ def calibrate(model: nn.Module, images: torch.Tensor, float_layers: Sequence[str
             last = stream[node.name]
     if isinstance(last[0], torch.Tensor) and not all(torch.isfinite(chunk).all() for chunk in last):
         raise BadTensor("the float network answers NaN or infinity on the calibration images")
-    return Calibration(images, layers, tuple(float_layers), inputs, moments, means)
+    digest = network_digest(model)
+    return Calibration(images, layers, tuple(float_layers), inputs, moments, means, digest)
+
+
+def _finite(name: str, moments: Moments) -> Moments:
+    if not all(torch.isfinite(values).all() for values in moments):
+        raise BadTensor(
+            f"{name} reads NaN, infinity or numbers whose variance is beyond float32 in the float network on the "
+            "calibration images"
+        )
+    return moments
 
 
 def output_means(layer: nn.Module, chunks: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -240,7 +240,9 @@ def _step(
 
     def piece(run: _UnitRun, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         loss = (run.output(x, weights) - y).square().sum() / (wanted.numel() * energy)
-        return torch.autograd.grad(loss, leaves)
+        if not loss.requires_grad:  # nothing of the unit's layers is read
+            return tuple(torch.zeros_like(leaf) for leaf in leaves)
+        return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
     with torch.enable_grad():
         parts = lanes.map(piece, runs, _shards(read), _shards(wanted))

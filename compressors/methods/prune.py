@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressors.errors import ConfigError
+from compressors.errors import BadTensor, ConfigError
+from compressors.registry import check_range
+from compressors.tensor import as_array
 
 _LARGEST = 1 << 16
 _EXPECTED = (
@@ -52,9 +54,11 @@ def parse_pattern(text: str, key: str = "pattern") -> Pattern:
     Raises:
         ConfigError: none of the forms above; ``key`` says where it stands.
     """
+    if not isinstance(text, str):
+        raise ConfigError(key, text, _EXPECTED)
     if text in ("element", "channel"):
         return Pattern(text)
-    form = re.fullmatch(r"([1-9][0-9]{0,4})([:x])([1-9][0-9]{0,4})", text) if isinstance(text, str) else None
+    form = re.fullmatch(r"([1-9][0-9]{0,4})([:x])([1-9][0-9]{0,4})", text)
     if form is None or max(int(form[1]), int(form[3])) > _LARGEST:
         raise ConfigError(key, text, _EXPECTED)
     rows, columns = int(form[1]), int(form[3])
@@ -63,15 +67,15 @@ def parse_pattern(text: str, key: str = "pattern") -> Pattern:
     return Pattern("n:m" if form[2] == ":" else "block", rows, columns)
 
 
-def check_sparsity(sparsity: float, pattern: Pattern, key: str = "sparsity") -> None:
-    """Refuse a sparsity outside [0, 1), or one that an N:M pattern contradicts.
+def check_sparsity(sparsity: float, pattern: Pattern, key: str = "sparsity") -> float:
+    """The sparsity, a Python or NumPy number, as a Python float; refused outside [0, 1) or against the pattern.
 
-    Such a pattern alone decides what it drops: 0 stands for that fraction, which may be given as well.
+    An N:M pattern alone decides what it drops: 0 stands for that fraction, which may be given as well.
 
     Raises:
         ConfigError: the value, what was expected; ``key`` says where it stands.
     """
-    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
+    number = isinstance(sparsity, (int, float, np.integer, np.floating)) and not isinstance(sparsity, bool)
     if not number or not 0 <= sparsity < 1:
         raise ConfigError(key, sparsity, "a number from 0 up to, not including, 1")
     fixed = pattern.fixed_sparsity
@@ -79,6 +83,7 @@ def check_sparsity(sparsity: float, pattern: Pattern, key: str = "sparsity") -> 
         raise ConfigError(
             key, sparsity, f"0 or {fixed:g}, which is what {pattern.rows}:{pattern.columns} drops"
         )
+    return float(sparsity) + 0.0  # -0.0 equals 0.0, so it has to read the same
 
 
 def keep_mask(
@@ -87,8 +92,8 @@ def keep_mask(
     """Which weights of a layer stay.
 
     Args:
-        importance: non-negative array ``[N, ...]`` of the weight's shape, such as its magnitudes. Zeros go first, so
-            masks of growing sparsity, each weighing only what the one before kept, drop supersets.
+        importance: non-negative array or torch tensor ``[N, ...]`` of the weight's shape, such as its magnitudes. Zeros
+            go first, so masks of growing sparsity, each weighing only what the one before kept, drop supersets.
         sparsity: fraction to drop, in [0, 1); of weights, blocks or channels as the pattern says, rounded to a whole
             number of them, ties by position. An N:M pattern decides by itself: 0, or the fraction that it drops.
         pattern: see the module's text.
@@ -99,16 +104,25 @@ def keep_mask(
         Booleans of the weight's shape, False where dropped. At least one channel (block) stays.
 
     Raises:
-        ConfigError: an unknown pattern, or a sparsity that does not go with it.
+        ConfigError: an unknown pattern, a sparsity that does not go with it, or groups that do not divide ``N``.
+        BadTensor: an importance without the axes that the pattern counts along.
     """
-    form = parse_pattern(pattern) if isinstance(pattern, str) else pattern
-    check_sparsity(sparsity, form)
+    form = pattern if isinstance(pattern, Pattern) else parse_pattern(pattern)
+    sparsity = check_sparsity(sparsity, form)
+    importance = as_array(importance, "an importance")
     if form.kind == "element":
         return _largest(importance.ravel(), round(sparsity * importance.size)).reshape(importance.shape)
+    if importance.ndim < (2 if form.kind == "n:m" else 1) or not importance.size:
+        raise BadTensor(
+            f"an importance of shape {importance.shape}: expected [outputs, inputs, ...], none empty"
+        )
     if form.kind == "n:m":
         return _n_of_m(importance, form.rows, form.columns)
     if form.kind == "block":
         return _blocks(importance, sparsity, form.rows, form.columns)
+    check_range("groups", groups, 1, len(importance))
+    if len(importance) % groups:
+        raise ConfigError("groups", groups, f"a divisor of the {len(importance)} output channels")
     return _channels(importance, sparsity, groups)
 
 
@@ -125,7 +139,8 @@ def global_sparsity(importances: Mapping[str, np.ndarray], fraction: float) -> d
         Layer -> fraction to drop, for :func:`keep_mask`; together ``round(fraction * total)`` weights, or all but one
         of each layer if that is less.
     """
-    check_sparsity(fraction, Pattern("element"))
+    fraction = check_sparsity(fraction, Pattern("element"))
+    importances = {name: as_array(array, f"{name}: an importance") for name, array in importances.items()}
     names = [name for name, array in importances.items() if array.size]
     # the last of each layer cannot go, so only the others compete
     ascending = [np.sort(importances[name], axis=None, kind="stable")[:-1] for name in names]

@@ -32,6 +32,7 @@ _NONE_2D, _NONE_1D = np.zeros((0, 0), np.int64), np.zeros(0, np.int64)
 _NO_BUFFER, _NO_SETTINGS = np.zeros(1, np.uint8), np.zeros(5, np.int64)
 _ALL = slice(None)
 UNBOUNDED = 1 << 62
+_BOUNDS = 4  # layouts of inputs remembered per product
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Product:
     window: Window = field(default_factory=Window)
     family: str | None = None
     method: str | None = None
+    _bounds: dict[tuple[int, ...], Bound] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         terms, outputs, depth, *_ = self.codes.shape
@@ -186,12 +188,19 @@ class Product:
         batch, channels, *size = values.shape
         if channels != self.channels:
             raise BadTensor(f"inputs with {channels} channels for weights that read {self.channels}")
-        sheet = self.sheet(batch, (size[0], size[1]))
-        buffer = sheet.empty()
-        sheet.fill(buffer, values)
-        out = self.out_size(size)
-        totals = self.bind(sheet).sums(buffer)
-        return totals.reshape(self.terms, batch, *out, self.outputs).transpose(0, 1, 4, 2, 3)
+        bound = self._bound_to((batch, *size))
+        buffer = bound.sheet.empty()
+        bound.sheet.fill(buffer, values)
+        totals = bound.sums(buffer)
+        return totals.reshape(self.terms, batch, *bound.out_size, self.outputs).transpose(0, 1, 4, 2, 3)
+
+    def _bound_to(self, shape: tuple[int, ...]) -> Bound:
+        """The product on the layout of a batch, a height and a width; the latest ones are kept."""
+        if shape not in self._bounds:
+            while len(self._bounds) >= _BOUNDS:
+                self._bounds.pop(next(iter(self._bounds)))
+            self._bounds[shape] = self.bind(self.sheet(shape[0], (shape[1], shape[2])))
+        return self._bounds[shape]
 
 
 class Bound:
@@ -318,16 +327,23 @@ class Bound:
         """Exact sums ``int64 [terms, rows, N]`` of what lies in ``buffer``."""
         totals = np.zeros((self.product.terms, self.rows, self.product.outputs), np.int64)
         if self.product.direct:
-            for t in range(self.product.terms):
-                self._direct(buffer, t, totals[t])
+            for total, arguments in zip(totals, self._direct_tables, strict=True):
+                self._direct(buffer, arguments, total)
             return totals
         size = self.product.group_outputs
-        for g in range(self.product.window.groups):
-            for t in range(self.product.terms):
-                out, arguments = self.sum_arguments(t, g)
-                self.kernel(buffer, *arguments, 0, self.tiles)
-                totals[t, :, g * size : (g + 1) * size] = out[:, :size]
+        for (t, g), (out, arguments) in self._sum_tables.items():
+            self.kernel(buffer, *arguments, 0, self.tiles)
+            totals[t, :, g * size : (g + 1) * size] = out[:, :size]
         return totals
+
+    @cached_property
+    def _sum_tables(self) -> dict[tuple[int, int], tuple[np.ndarray, tuple[object, ...]]]:
+        groups, terms = range(self.product.window.groups), range(self.product.terms)
+        return {(t, g): self.sum_arguments(t, g) for g in groups for t in terms}
+
+    @cached_property
+    def _direct_tables(self) -> list[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        return [self._direct_arguments(codes) for codes in self.product.codes]
 
     def sum_arguments(self, term: int = 0, group: int = 0) -> tuple[np.ndarray, tuple[object, ...]]:
         """Where exact sums ``int32 [rows, N]`` (and padding) of one term go, and the kernel's arguments for them."""
@@ -342,23 +358,27 @@ class Bound:
         )
         return out, tuple(arguments)
 
-    def _direct(self, buffer: np.ndarray, term: int, totals: np.ndarray) -> None:
-        window, codes = self.product.window, self.product.codes[term]
+    def _direct_arguments(self, codes: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """What ``depthwise`` takes of one term's codes, and what is added to its sums."""
         flat = codes.transpose(2, 3, 1, 0).reshape(-1, codes.shape[1], codes.shape[0])  # [taps, depth, N]
-        exponents = magnitude_planes(codes)
-        masks = -(np.abs(flat) >> np.array(exponents, np.int64).reshape(-1, 1, 1, 1) & 1)
+        exponents = np.array(magnitude_planes(codes), np.int64)
+        masks = -(np.abs(flat) >> exponents.reshape(-1, 1, 1, 1) & 1)
         signs = -(flat < 0).astype(np.int64) & masks
-        offsets = run_offsets(self.sheet, window.kernel, window.dilation, contiguous=False)
-        size = self.product.group_outputs
-        source = np.arange(self.product.outputs) // size * codes.shape[1]
-        popcount.depthwise(
-            buffer, self.places, offsets, masks,
-            signs, np.array(exponents, np.int64),
-            source, totals,
-        )  # fmt: skip
-        totals *= self.sheet.format.step
+        offsets = run_offsets(
+            self.sheet, self.product.window.kernel, self.product.window.dilation, contiguous=False
+        )
+        source = np.arange(self.product.outputs) // self.product.group_outputs * codes.shape[1]
         inside = np.einsum("nckl,skl->sn", codes, self._taps.astype(np.int64))
-        totals += self.sheet.format.low * (inside[self.which] if len(self.which) else inside)
+        added = self.sheet.format.low * (inside[self.which] if len(self.which) else inside)
+        return (offsets, masks, signs, exponents, source), added
+
+    def _direct(
+        self, buffer: np.ndarray, arguments: tuple[tuple[np.ndarray, ...], np.ndarray], totals: np.ndarray
+    ) -> None:
+        tables, added = arguments
+        popcount.depthwise(buffer, self.places, *tables, totals)
+        totals *= self.sheet.format.step
+        totals += added
 
     def executed(self) -> Executed:
         """Operations of one run's sums."""

@@ -16,8 +16,6 @@ from compressors.errors import BadTensor
 from compressors.parallel import Lanes, lanes
 from compressors.plan import ActivationConfig, CompressionPlan
 from compressors.registry import MethodConfig, compress, config_to_dict
-from compressors.reuse import reuse
-from compressors.sharing import share
 from compressors.slicing import ENCODINGS
 from compressors.tensor import SlicedTensor
 from dse.analysis.branches import Branches
@@ -38,9 +36,10 @@ from dse.analysis.site import Effect, Site
 from dse.evaluate import Evaluator
 from dse.memo import Memo, content_key
 from dse.settings import SweepSettings
-from energy.activity import weight_activity
+from energy.activity import reuse_activity, weight_activity
 
 T = TypeVar("T")
+_REUSE_COUNTS = tuple(n for n in ReuseCount.__dataclass_fields__ if n not in ("layer", "choice"))
 
 
 class Analyser:
@@ -66,6 +65,7 @@ class Analyser:
             evaluator.model, CompressionPlan(equalize=sweep.space.equalize), evaluator.calibration
         )
         self._conversions = planned(sweep.space, evaluator.layers, settings.repairs, evaluator.removable)
+        self._groups = {layer.name: layer.groups for layer in self._calibration.layers}
         self._context = self._context_digest()
 
     @property
@@ -122,7 +122,11 @@ class Analyser:
             except BadTensor as error:
                 raise BadTensor(f"layer {layer}: {error}") from error
             error = relative_error(weight, tensor.to_dense())
-            return {"weight_error": error, "slices": count_slices(tensor), "reuse": count_reuse(tensor)}
+            return {
+                "weight_error": error,
+                "slices": count_slices(tensor),
+                "reuse": count_reuse(tensor, self._groups[layer]),
+            }
 
         return self._known(measure, "weights", layer, config_to_dict(config))
 
@@ -230,17 +234,11 @@ def count_slices(tensor: SlicedTensor) -> list[dict[str, Any]]:
     return rows
 
 
-def count_reuse(tensor: SlicedTensor) -> dict[str, Any]:
+def count_reuse(tensor: SlicedTensor, groups: int) -> dict[str, int]:
     """Additions of a layer's products before and after blocks of weights share partial sums, and multiplications."""
-    graphs, products = reuse(tensor, REUSE_BLOCK), share(tensor, REUSE_BLOCK)
-    shared = [product for term in products for product in term]
-    return {
-        "adders_before": graphs.adders_before,
-        "adders": graphs.adders,
-        "depth": graphs.depth,
-        "multiplications_before": sum(p.multiplications_before for p in shared),
-        "multiplications": sum(p.multiplications for p in shared),
-    }
+    # the width of the input matters to the width of the adders alone, which is not shown
+    found = reuse_activity(tensor, groups, REUSE_BLOCK, bits=8, signed=False)
+    return {name: getattr(found, name) for name in _REUSE_COUNTS}
 
 
 def _facts(

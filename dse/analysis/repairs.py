@@ -56,7 +56,7 @@ def convert_baselines(
 def _convert(evaluator: Evaluator, plan: CompressionPlan, cache: LayerCache) -> dict[str, Any]:
     model = convert(evaluator.model, plan, evaluator.calibration, cache)
     report = model.report
-    lost = evaluator.float_accuracy - evaluator.bench.accuracy(model, "search")
+    lost = evaluator.float_accuracy - evaluator.bench.score(model, "search")[0]
     return {
         "kept": report.kept,
         "planned_kl_nats": report.divergence.get("as planned"),

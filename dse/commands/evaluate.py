@@ -31,12 +31,13 @@ def run(config: Mapping[str, Any]) -> int:
     example, float_layers = bench.calibration_images[:1], setup.model.float_layers
     layers = find_layers(network, example, float_layers)
     model = load(folder / WEIGHTS, network, layers, example, float_layers)
-    accuracy = bench.accuracy(model, config["split"])
+    accuracy, arithmetic = bench.score(model, config["split"])
     modelled, breakdown = bench.price(bench.workload(model), export.candidate)
     result = {
         "candidate": str(folder),
         "trial": export.trial,
         "split": config["split"],
+        "arithmetic": arithmetic,
         "metrics": {"accuracy": accuracy, "size": model.size_bytes(), **modelled},
         "breakdown": breakdown,
     }

@@ -15,6 +15,7 @@ from dse.records import Evaluation
 from dse.run_folder import read_config, read_test_accuracy
 from dse.settings import Setup
 from dse.study import load_records, load_study_info
+from energy.workload_file import workload_yaml
 
 
 def run(config: Mapping[str, Any]) -> int:
@@ -43,7 +44,8 @@ def run(config: Mapping[str, Any]) -> int:
     }
     weights = to_bytes(evaluator.compress(candidate))
     export = Export(candidate, setup, record.number, sha256(weights).hexdigest())
-    for path in write_export(target, export, weights, metrics):
+    workload = workload_yaml(evaluator.workload(candidate))
+    for path in write_export(target, export, weights, workload, metrics):
         print(path)
     return 0
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def run(config: Mapping[str, Any]) -> int:
     """Run or resume the study of ``config``; 130 if interrupted."""
     settings = SweepSettings.from_dict(config)
-    objectives = select_objectives(settings.objectives, settings.setup.accelerators)
+    objectives = select_objectives(
+        settings.objectives, settings.setup.accelerators, settings.setup.evaluation.reuse_block is not None
+    )
     search = SearchSettings(
         settings.study.n_trials, settings.sampler, settings.study.seed, settings.study.max_failures
     )

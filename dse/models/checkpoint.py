@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from compressors.parsing import parse_json
 from dse.data import DataConfig, DataSplits, load_data
 from dse.errors import BadTensor, CheckpointError, ConfigError
 from dse.models.registry import ModelConfig
@@ -177,7 +177,7 @@ def refuse_leak(path: Path, metadata: Mapping[str, str], data: DataSplits) -> No
     if "dse.data" not in metadata or metadata.get("dse.split_digest") == data.digest:
         return
     try:
-        trained = DataConfig(**json.loads(metadata["dse.data"]))
+        trained = DataConfig(**parse_json(metadata["dse.data"]))
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its entry dse.data cannot be read ({error}); write it again"

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from compressors.errors import UnknownName
-from energy.cost import Cost
+from energy.cost import Cost, Peak
 from energy.technology import Technology
 from energy.workload import Workload
 
@@ -21,12 +21,27 @@ class Accelerator(Protocol):
     """Weight encodings whose activity the workload must carry."""
 
     def cost(self, workload: Workload, granularity: Mapping[str, int]) -> Cost:
-        """Price one inference with each layer cut into digits of ``granularity[layer]`` bits."""
+        """Price one inference with each layer cut into digits of ``granularity[layer]`` bits.
+
+        Machines that cut nothing do not look at the granularity. What a machine cannot do in integers (a layer left
+        in floating point) runs on ``energy.accelerators.float_unit`` beside it.
+        """
+        ...
+
+
+class Specified(Accelerator, Protocol):
+    """A machine that answers as chips are specified, beside pricing workloads; ``validate`` compares the two."""
+
+    def peak(self, weight_bits: int, input_bits: int) -> Peak:
+        """Rate, power and area with every element busy on operands of these widths."""
         ...
 
 
 Builder = Callable[[Any, Technology], Accelerator]
-_BUILT_IN = ("bitserial",)
+_BUILT_IN = (
+    "bitserial",
+    "gpu_roofline",
+)
 _kinds: dict[str, tuple[type, Builder]] = {}
 
 

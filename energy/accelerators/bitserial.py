@@ -126,9 +126,8 @@ class BitSerial:
             }
         first = workload.layers[0].name
         energy[first]["dram"] = self.technology["dram_energy"].band * (workload.image_bits * 1e-12)
-        return Cost(
-            energy, latency, area, utilisation, self._notes(workload, design, modes, weight_kb, activation_kb)
-        )
+        notes = self._notes(workload, design, modes, weight_kb, activation_kb)
+        return Cost(energy, latency, area, utilisation, notes, leakage_w=leakage_w)
 
     def _pixels(self, mode: int) -> int:
         return self.config.bit_products // (self.config.filters * self.config.lanes * mode**2)

@@ -1,9 +1,13 @@
-"""Constants of a technology as data: value, unit, source, status and spread, read from one YAML file each."""
+"""Constants of a technology as data: value, unit, source, status and spread, read from one YAML file each.
+
+Files of ``devices/`` hold what is no part of a logic process (memory cells, converters, FPGA fabrics); their constants
+belong to every technology, under the file's name and a dot, and say themselves at which node and voltage they hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,6 +24,8 @@ class Constant:
     """One value with its origin; ``low`` and ``high`` are factors on ``value``.
 
     ``status`` is ``published``, ``derived``, ``extrapolated`` or ``user`` (overridden in the configuration).
+    ``node_nm`` and ``vdd_v`` say what process and supply it holds for; None where that is the technology's own, or has
+    no meaning.
     """
 
     name: str
@@ -29,6 +35,8 @@ class Constant:
     status: str
     low: float
     high: float
+    node_nm: float | None = None
+    vdd_v: float | None = None
 
     @property
     def band(self) -> Band:
@@ -87,23 +95,26 @@ class Technology:
         return self.constants[name]
 
 
-def _entries(data: Mapping[str, Any]) -> Iterator[Constant]:
+def _entries(data: Mapping[str, Any], prefix: str = "") -> Iterator[Constant]:
     for name, entry in data.items():
-        if name in ("node_nm", "sram"):
+        if name in ("node_nm", "vdd_v", "sram"):
             continue
+        at = {k: entry[k] for k in ("node_nm", "vdd_v") if k in entry}
         if "values" not in entry:
-            yield Constant(name, *(entry[k] for k in ("value", "unit", "source", "status", "low", "high")))
+            fields = (entry[k] for k in ("value", "unit", "source", "status", "low", "high"))
+            yield Constant(prefix + name, *fields, **at)
             continue
         for key, value in entry["values"].items():
             rule = f"{entry['source']}; {value['rule']}" if "rule" in value else entry["source"]
             yield Constant(
-                f"{name}.{key}",
+                f"{prefix}{name}.{key}",
                 value["value"],
                 entry["unit"],
                 rule,
                 value["status"],
                 value["low"],
                 value["high"],
+                **at,
             )
 
 
@@ -111,6 +122,18 @@ def technology_names() -> list[str]:
     """Names of the technologies that come with the project."""
     files = resources.files(__package__).iterdir()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+@cache
+def _devices() -> tuple[Constant, ...]:
+    """Constants of every file of ``devices/``."""
+    found: list[Constant] = []
+    folder = resources.files(__package__).joinpath("devices")
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
+            found += _entries(data, file.name.removesuffix("yaml"))
+    return tuple(found)
 
 
 @cache
@@ -132,7 +155,7 @@ def load_technology(name: str, overrides: Mapping[str, float] | None = None) -> 
         ConfigError: an override that is not a positive number.
     """
     data = _read(name)
-    constants = {c.name: c for c in _entries(data)}
+    constants = {c.name: c for c in (*_entries(data), *_devices())}
     for key, value in (overrides or {}).items():
         if key not in constants:
             raise UnknownName("constant", key, constants, key="technology.overrides")
@@ -140,8 +163,10 @@ def load_technology(name: str, overrides: Mapping[str, float] | None = None) -> 
             raise ConfigError(
                 f"technology.overrides.{key}", value, f"a positive number of {constants[key].unit}"
             )
-        unit = constants[key].unit
-        constants[key] = Constant(key, float(value), unit, "set in the configuration", "user", 1.0, 1.0)
+        old = constants[key]
+        constants[key] = replace(
+            old, value=float(value), source="set in the configuration", status="user", low=1.0, high=1.0
+        )
     table = data["sram"]
     columns = {c: np.array(table[c]) for c in ("read_pj", "write_pj", "area_mm2", "leakage_mw")}
     sram = Sram(np.array(table["capacity_kb"], float), columns, table["low"], table["high"])

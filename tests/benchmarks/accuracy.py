@@ -28,6 +28,7 @@ import torch  # noqa: E402
 
 from dse.files import write_atomically  # noqa: E402
 from dse.provenance import PACKAGES, collect_provenance  # noqa: E402
+from dse.reference import Row, show, write_table  # noqa: E402
 from tests.benchmarks.accuracy_figure import draw_losses  # noqa: E402
 from tests.benchmarks.accuracy_rows import Measured, loss_row, time_row  # noqa: E402
 from tests.benchmarks.accuracy_runs import Bench, PeerRun, Run, Store  # noqa: E402
@@ -35,7 +36,6 @@ from tests.benchmarks.cifar import cifar10_resnet20, digits_resnet20  # noqa: E4
 from tests.benchmarks.conditions import CONDITIONS, QUICK, SECONDS, Condition  # noqa: E402
 from tests.benchmarks.peers import PEERS  # noqa: E402
 from tests.benchmarks.processes import ROOT  # noqa: E402
-from tests.benchmarks.reference import Row, show, write_table  # noqa: E402
 
 _IMAGES, _QUICK_IMAGES, _QUICK_TEST, _QUICK_STEPS = 1024, 64, 300, 10
 _THREADS = 2

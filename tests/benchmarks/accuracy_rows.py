@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dse.reference import Row
 from tests.benchmarks.accuracy_runs import PeerRun, Run
 from tests.benchmarks.conditions import CONDITIONS, PLAIN, Condition
-from tests.benchmarks.reference import Row
 
 _TIMED_THREADS = 2
 

@@ -41,11 +41,11 @@ from compressors.kernels.statistics import statistics as statistics_of  # noqa: 
 from compressors.operators.product import Finish, Product, Window  # noqa: E402
 from compressors.operators.search import PackedIndex  # noqa: E402
 from compressors.reuse import adder_graph  # noqa: E402
+from dse.reference import Row, show, write_table  # noqa: E402
 from tests.benchmarks import kernel_peers as peers  # noqa: E402
 from tests.benchmarks.kernel_peers import Call, Shape  # noqa: E402
 from tests.benchmarks.kernels_figure import draw  # noqa: E402
 from tests.benchmarks.processes import ROOT  # noqa: E402
-from tests.benchmarks.reference import Row, show, write_table  # noqa: E402
 
 RESNET18 = (
     *[Shape(56, 64, 64)] * 4, Shape(56, 64, 128, 3, 2), *[Shape(28, 128, 128)] * 3, Shape(56, 64, 128, 1, 2),

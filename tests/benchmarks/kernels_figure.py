@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from dse.figures.style import BLUE, INK, VERMILION, new_figure, paper_style, render
 from dse.files import write_atomically
-from tests.benchmarks.reference import Row
+from dse.reference import Row
 
 
 def draw(rows: Sequence[Row], stem: Path) -> list[Path]:

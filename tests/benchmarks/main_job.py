@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout's 
 
 from dse.files import write_atomically  # noqa: E402
 from dse.provenance import read_provenance  # noqa: E402
+from dse.reference import Row, show, write_table  # noqa: E402
 from dse.study import load_records  # noqa: E402
 from tests.benchmarks.front import draw_front  # noqa: E402
 from tests.benchmarks.killing import Audit, audit, differing, kill_and_resume  # noqa: E402
 from tests.benchmarks.processes import ROOT, Watched, dse_command, start_seconds, watch  # noqa: E402
-from tests.benchmarks.reference import Row, show, write_table  # noqa: E402
 from tests.benchmarks.ternary import LOSS, Comparison, compare  # noqa: E402
 
 _WALL_BAR_S, _HELP_BAR_S, _MEMORY_BAR_GB, _FACTOR_BAR = 120.0, 1.0, 2.0, 5.0

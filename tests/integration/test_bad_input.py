@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import dse.models
+from compressors.serialize import FORMAT
 from dse.cli import main
+from dse.export import PLAN, WEIGHTS
+from dse.memo import content_key
 from dse.study import load_records
 from tests.benchmarks.killing import audit, differing
 from tests.integration.sweeping import (
@@ -158,6 +165,73 @@ def test_what_the_other_commands_refuse(run: Path, tmp_path: Path, refused: Call
         assert f"{folder / 'plan.json'}: cannot be read" in told and "a folder that export wrote" in told
     assert list(empty.iterdir()) == [] and not away.exists()
     assert "cannot be read" in refused("evaluate", f"candidate={run}")
+
+
+# --- exported candidates
+
+
+@pytest.fixture
+def candidate(run: Path, tmp_path: Path) -> Path:
+    """An exported trial with ternary weights."""
+    number = next(record.number for record in load_records(run) if record.label == "ternary")
+    assert main(["export", f"run={run}", f"select=trial={number}"]) == 0
+    return (run / "exports" / str(number)).rename(tmp_path / "candidate")
+
+
+def rewrite(candidate: Path, change: Callable[[dict[str, Any]], str]) -> None:
+    """Other facts in the weights' header, by someone who knows the checksums."""
+    with safe_open(candidate / WEIGHTS, framework="pt") as file:
+        header = json.loads(file.metadata()[FORMAT])
+    save_file(load_file(candidate / WEIGHTS), candidate / WEIGHTS, metadata={FORMAT: change(header)})
+    plan = json.loads((candidate / PLAN).read_text())
+    del plan["sha256"]
+    plan["weights_sha256"] = hashlib.sha256((candidate / WEIGHTS).read_bytes()).hexdigest()
+    (candidate / PLAN).write_text(json.dumps({**plan, "sha256": content_key(plan)}))
+
+
+def with_scale(scale: str) -> Callable[[dict[str, Any]], str]:
+    def change(header: dict[str, Any]) -> str:
+        header["grids"]["layer1.0.conv1"]["scale"] = "HERE"
+        return json.dumps(header).replace('"HERE"', scale)
+
+    return change
+
+
+def with_bits(header: dict[str, Any]) -> str:
+    header["tensors"]["layer1.0.conv1"]["bits"] = 2
+    return json.dumps(header)
+
+
+HEADERS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
+    "a grid beyond float32": (with_scale("1e300"), "grids.layer1.0.conv1.scale=1e+300, expected"),
+    "an integer beyond floats": (
+        with_scale("1" + 400 * "0"),
+        "an integer of 401 digits, expected at most 300",
+    ),
+    "nested too deep": (lambda _: "[" * 100_000, "more than 64 lists and mappings inside one another"),
+    "other bits than the planes": (with_bits, "layer1.0.conv1: its planes do not hold what bits=2"),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_candidate_whose_weights_are_described_wrongly(
+    header: str, candidate: Path, refused: Callable[..., str]
+) -> None:
+    change, message = HEADERS[header]
+    rewrite(candidate, change)
+    told = refused("evaluate", f"candidate={candidate}")
+    assert told.startswith(str(candidate / WEIGHTS)) and message in told and "write it again" in told
+
+
+def test_a_candidate_whose_weights_are_only_written_anew(candidate: Path) -> None:
+    rewrite(candidate, json.dumps)
+    assert main(["evaluate", f"candidate={candidate}"]) == 0
+
+
+def test_a_candidate_nested_too_deep(candidate: Path, refused: Callable[..., str]) -> None:
+    (candidate / PLAN).write_text("[" * 100_000)
+    told = refused("evaluate", f"candidate={candidate}")
+    assert f"{candidate / PLAN}: not JSON: more than 64" in told and "export the trial again" in told
 
 
 # --- files of weights

@@ -52,7 +52,7 @@ def test_every_option_composes_into_valid_settings(path: Path, capsys: pytest.Ca
     config = composed(capsys, *words)
     settings = SweepSettings.from_dict(config)
     SearchSettings(settings.study.n_trials, settings.sampler, settings.study.seed)
-    assert select_objectives(settings.objectives, settings.setup.accelerators)
+    assert select_objectives(settings.objectives, settings.setup.accelerators, shared=True)
     technology = load_technology(settings.setup.technology.name, settings.setup.technology.overrides)
     for accelerator in settings.setup.accelerators.values():
         make_accelerator(accelerator.kind, accelerator.settings, technology)

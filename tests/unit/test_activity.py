@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from compressors.slicing import ENCODINGS, GRANULARITIES, from_codes
 from compressors.tensor import SlicedTensor
-from energy.activity import InputActivity, WeightActivity, input_activity, weight_activity
+from energy.activity import InputActivity, WeightActivity, input_activity, reuse_activity, weight_activity
 
 
 def integer_arrays(low: int, high: int, rows: int, columns: int) -> st.SearchStrategy[np.ndarray]:
@@ -178,3 +178,30 @@ def test_json_round_trip_is_exact(
         np.testing.assert_array_equal(again.nonzero[g], counted.nonzero[g])
         assert again.nonzero[g].dtype == counted.nonzero[g].dtype
         np.testing.assert_array_equal(read.nonzero[g], fractions.nonzero[g])
+
+
+def test_what_ternary_rows_share_by_hand() -> None:
+    """Rows a + b + c and a + b - c of inputs 0 to 15: a + b takes 5 bits, both sums 6 (one with a sign)."""
+    codes = np.array([[[1, 1, 1, 0], [1, 1, -1, 0]]])
+    tensor = SlicedTensor.from_terms(codes, np.ones((1, 2, 1), np.float32), (2, 4), "ternary")
+    found = reuse_activity(tensor, groups=1, block=None, bits=4, signed=False)
+    assert (found.adders_before, found.adders, found.adder_bits, found.depth) == (4, 3, 5 + 6 + 6, 2)
+    assert (found.scalings, found.combining) == (2, 0)
+    assert (found.multiplications_before, found.multiplications) == (6, 2)
+
+
+def test_rows_of_other_channel_groups_share_nothing() -> None:
+    """The same four weights in both groups read different inputs."""
+    row = np.array([1, 1, -1, 1])
+    tensor = SlicedTensor.from_terms(
+        np.stack([row, row])[None], np.ones((1, 2, 1), np.float32), (2, 4, 1, 1), "ternary"
+    )
+    assert reuse_activity(tensor, 1, None, 4, False).adders == 3  # both rows are one sum
+    assert reuse_activity(tensor, 2, None, 4, False).adders == 6
+
+
+def test_integer_codes_are_shared_in_their_fewest_digits() -> None:
+    """7 x = (x << 3) - x: one adder; in plain binary it would be two."""
+    tensor = from_codes(np.array([[[7]]]), np.ones((1, 1, 1), np.float32), shape=(1, 1), bits=4)
+    found = reuse_activity(tensor, 1, None, 4, False)
+    assert (found.adders_before, found.adders) == (1, 1)

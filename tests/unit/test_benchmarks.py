@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dse.records import Evaluation, TrialRecord
+from dse.reference import Row, table
 from tests.benchmarks.killing import audit, differing
 from tests.benchmarks.processes import ROOT, session_rss_bytes, start, watch
-from tests.benchmarks.reference import Row, table
 from tests.benchmarks.ternary import Comparison, best_ternary, is_ternary
 
 LAYERS = ("conv1", "layer1", "layer2", "linear")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import naive
 import numpy as np
 import pytest
@@ -16,7 +18,6 @@ from compressors.errors import BadTensor, UnknownName, UnsupportedLayer
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
-from compressors.model import CompressedModel
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 
 MIXED = CompressionPlan(
@@ -180,8 +181,8 @@ def test_layers_compressed_before_are_taken_from_the_cache(
 def test_the_cache_tells_contents_and_plans_apart(model: nn.Module, calibration: Calibration) -> None:
     cache: dict = {}
 
-    def first_layer(plan: LayerPlan, network: nn.Module = model) -> CompressedModel:
-        return convert(network, CompressionPlan((("conv1", plan),)), calibration, cache)
+    def first_layer(plan: LayerPlan, network: nn.Module = model, own: Calibration = calibration) -> None:
+        convert(network, CompressionPlan((("conv1", plan),)), own, cache)
 
     first_layer(LayerPlan(TernaryConfig(1), ActivationConfig(4)))
     first_layer(
@@ -190,8 +191,19 @@ def test_the_cache_tells_contents_and_plans_apart(model: nn.Module, calibration:
     assert len(cache) == 1
     first_layer(LayerPlan(TernaryConfig(2)))
     first_layer(LayerPlan(TernaryConfig(1), None, 0.5))
-    first_layer(LayerPlan(TernaryConfig(1)), residual(seed=1))
+    other = residual(seed=1)
+    first_layer(LayerPlan(TernaryConfig(1)), other, calibrate(other, images()))
     assert len(cache) == 4
+
+
+def test_a_calibration_of_another_network(model: nn.Module, calibration: Calibration) -> None:
+    with pytest.raises(BadTensor, match="gathered from another network"):
+        convert(residual(seed=1), CompressionPlan(), calibration)
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.bn2.running_mean[3] += 1e-3
+    with pytest.raises(BadTensor, match="or its weights have changed; calibrate anew"):
+        convert(changed, CompressionPlan(), calibration)
 
 
 def test_weight_digest_is_of_shape_and_content() -> None:

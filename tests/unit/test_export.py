@@ -14,7 +14,7 @@ from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 from dse.candidate import Candidate
 from dse.data import DataConfig
 from dse.errors import CandidateError
-from dse.export import METRICS, PLAN, WEIGHTS, Export, read_export, write_export
+from dse.export import METRICS, PLAN, WEIGHTS, WORKLOAD, Export, read_export, write_export
 from dse.memo import content_key
 from dse.models import ModelConfig
 from dse.settings import AcceleratorSettings, EvaluationSettings, MeterSettings, Setup, TechnologySettings
@@ -36,7 +36,9 @@ EXPORT = Export(CANDIDATE, SETUP, 17, hashlib.sha256(BYTES).hexdigest())
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_export(tmp_path / "17", EXPORT, BYTES, {"trial": 17, "metrics": {"accuracy": 0.1 + 0.2}})
+    write_export(
+        tmp_path / "17", EXPORT, BYTES, "layers: []\n", {"trial": 17, "metrics": {"accuracy": 0.1 + 0.2}}
+    )
     return tmp_path / "17"
 
 
@@ -54,7 +56,7 @@ def alter(folder: Path, path: str, value: Any, *, sign: bool = False) -> None:
 
 
 def test_round_trip_through_disk_is_exact(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == sorted([PLAN, WEIGHTS, METRICS])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([PLAN, WEIGHTS, METRICS, WORKLOAD])
     assert read_export(folder) == EXPORT
     EXPORT.check_weights(folder / WEIGHTS)
     assert json.loads((folder / METRICS).read_text())["metrics"] == {"accuracy": 0.1 + 0.2}
@@ -92,6 +94,7 @@ def test_values_that_were_edited_are_noticed(folder: Path, path: str, value: Any
         ("setup/accelerators", {}, "at least one accelerator"),
         ("setup", None, "setup|TypeError|AttributeError"),
         ("trial", "x", "ValueError"),
+        ("trial", float("inf"), "OverflowError"),
     ],
 )
 def test_values_out_of_range_are_named_even_behind_a_right_checksum(
@@ -107,6 +110,18 @@ def test_values_out_of_range_are_named_even_behind_a_right_checksum(
 def test_what_is_no_plan_is_refused(folder: Path, content: str) -> None:
     (folder / PLAN).write_text(content)
     with pytest.raises(CandidateError, match=r"plan\.json"):
+        read_export(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("[" * 100_000, "more than 64 lists"), ("9" * 401, "an integer of 401 digits")],
+    ids=["deep", "long"],
+)
+def test_numbers_and_nesting_beyond_all_bounds_are_refused(folder: Path, value: str, message: str) -> None:
+    text = (folder / PLAN).read_text(encoding="utf-8")
+    (folder / PLAN).write_text(text.replace('"trial": 17', f'"trial": {value}'))
+    with pytest.raises(CandidateError, match=rf"plan\.json: .*{message}.*; export the trial again"):
         read_export(folder)
 
 

@@ -300,7 +300,9 @@ def test_what_cannot_be_traced(forward: Forward) -> None:
 def test_an_input_the_network_does_not_take(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnsupportedLayer) as caught:
         find_layers(Residual().eval(), torch.zeros(1, 5, 8, 8))
-    assert "does not accept an input of shape (1, 5, 8, 8): Given groups=1" in str(caught.value)
+    assert "does not accept an input of shape (1, 5, 8, 8) and type torch.float32: Given groups=1" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""  # the message alone, no traceback
 

@@ -47,3 +47,10 @@ def test_names_that_do_not_exist_are_answered_with_the_nearest() -> None:
 def test_an_objective_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"objectives\.names=accuracy: expected each objective once"):
         select_objectives(["accuracy", "size", "accuracy"], ["x"])
+
+
+def test_what_is_not_counted_cannot_be_optimised() -> None:
+    with pytest.raises(ConfigError, match=r"objectives.names=additions.*evaluation.reuse_block=\[16,144\]"):
+        select_objectives(["accuracy", "additions"], ["x"])
+    names = ["accuracy", "additions", "multiplications"]
+    assert [metric.name for metric in select_objectives(names, ["x"], shared=True)] == names

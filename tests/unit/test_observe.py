@@ -103,12 +103,14 @@ def test_bad_images(bad: float) -> None:
         calibrate(residual(), batch)
 
 
-@pytest.mark.parametrize(("layer", "reader"), [("conv1", "conv2 reads"), ("linear", "network answers")])
+@pytest.mark.parametrize(
+    ("layer", "reader"), [("conv1", "bn1 reads NaN, infinity"), ("linear", "network answers NaN or infinity")]
+)
 def test_bad_weights_show_where_they_arrive(layer: str, reader: str) -> None:
     model = residual()
     with torch.no_grad():
         getattr(model, layer).weight[0, 0] = float("nan")
-    with pytest.raises(BadTensor, match=f"{reader} NaN or infinity"):
+    with pytest.raises(BadTensor, match=reader):
         calibrate(model, images())
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -124,3 +126,16 @@ def test_a_bad_bias_of_the_last_layer_is_not_missed() -> None:
 def test_unsupported_layers_are_refused_before_anything_runs() -> None:
     with pytest.raises(UnsupportedLayer, match="^1: Tanh"):
         calibrate(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()), images())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float16], ids=str)
+def test_images_of_another_type(dtype: torch.dtype) -> None:
+    with pytest.raises(BadTensor, match=f"type {dtype}; expected torch.float32"):
+        calibrate(residual(), images().to(dtype))
+
+
+def test_images_whose_moments_are_beyond_float32() -> None:
+    with pytest.raises(
+        BadTensor, match="bn1 reads NaN, infinity or numbers whose variance is beyond float32"
+    ):
+        calibrate(residual(), images() * 1e25)

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import hashlib
 import json
+import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,6 +232,92 @@ def test_unknown_method_and_setting_name_the_nearest_and_the_place() -> None:
         CompressionPlan.from_dict(altered("layers.linear.weight.method", "ternry"))
     with pytest.raises(UnknownName, match="plan.layers.linear.*'term'; did you mean 'terms'"):
         CompressionPlan.from_dict(altered("layers.linear.weight.term", 2))
+
+
+WRONG_LAYERS: list[dict[str, Any]] = [
+    *[
+        {"weight": value}
+        for value in (8, "ternary", True, TernaryConfig, {"method": "ternary"}, ActivationConfig())
+    ],
+    *[{"activation": value} for value in (8, True, {"bits": 8}, {}, ActivationConfig, TernaryConfig())],
+    *[
+        {"sparsity": value}
+        for value in ("0.5", True, None, np.True_, np.float32(1.0), np.array([0.5]), 10**400)
+    ],
+    *[{"pattern": value} for value in (None, 4, ["2:4"], np.array(["2:4", "1:4"]))],
+    *[{"rounding": value} for value in (None, True, ["nearest"], np.array(["nearest", "up"]))],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_LAYERS, ids=str)
+def test_a_layer_is_as_strict_when_built_by_hand(wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    with pytest.raises(ConfigError, match=f"^{key}=.*expected"):
+        LayerPlan(**{"weight": TernaryConfig(), **wrong})
+
+
+LAYER = ("conv", LayerPlan(TernaryConfig()))
+WRONG_PLANS: list[dict[str, Any]] = [
+    *[
+        {"layers": value}
+        for value in (dict([LAYER]), {}, None, 3, "conv", LAYER, ["conv"], [LAYER, "linear"])
+    ],
+    *[
+        {"layers": [value]}
+        for value in (("conv", TernaryConfig()), ("conv", None), ("conv", {}), (*LAYER, 1))
+    ],
+    *[{"layers": [(value, LAYER[1])]} for value in (1, None, b"conv", ("conv",))],
+    {"layers": [LAYER, ("linear", LayerPlan()), ("conv", LayerPlan())]},
+    *[
+        {"reconstruct": value}
+        for value in (5, True, False, {"steps": 5}, {}, Reconstruction, ActivationConfig())
+    ],
+    *[{"batch_norm": value} for value in (None, True, ["keep"])],
+    *[{"equalize": value} for value in (1, None, np.True_)],
+    *[{"augment": value} for value in (True, 2.0, np.int64(2), np.float32(2.0))],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_PLANS, ids=str)
+def test_a_plan_is_as_strict_when_built_by_hand(wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    with pytest.raises(ConfigError, match=rf"^plan\.{key}=.*expected"):
+        CompressionPlan(**wrong)
+
+
+def test_what_is_wrong_is_told_with_what_to_give() -> None:
+    with pytest.raises(ConfigError, match=r"activation=8: expected settings such as ActivationConfig\(bits"):
+        LayerPlan(TernaryConfig(), 8)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"plan\.layers=dict: .*; give tuple\(layers\.items\(\)\)"):
+        CompressionPlan(dict([LAYER]))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="plan.layers=conv: expected each layer once"):
+        CompressionPlan((LAYER, LAYER))
+    with pytest.raises(ConfigError, match=r"plan\.augment=np\.int64\(2\): expected an integer"):
+        CompressionPlan(augment=np.int64(2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float32, np.float64, np.int64, np.uint8, int])
+def test_sparsity_by_other_kinds_of_numbers(number: type) -> None:
+    sparsity = number(0.25) if np.issubdtype(number, np.floating) else number(0)
+    layer, plain = (
+        LayerPlan(TernaryConfig(), None, sparsity),
+        LayerPlan(TernaryConfig(), None, float(sparsity)),
+    )
+    assert type(layer.sparsity) is float
+    assert layer == plain and hash(layer) == hash(plain) and repr(layer) == repr(plain)
+    plan = CompressionPlan((("conv", layer),))
+    assert plan.digest() == CompressionPlan((("conv", plain),)).digest()
+    assert CompressionPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+@settings(max_examples=50, deadline=None)
+@given(plans)
+def test_copies_are_the_same_plan(plan: CompressionPlan) -> None:
+    built = CompressionPlan(
+        [list(pair) for pair in plan.layers], *dataclasses.astuple(plan)[1:5], plan.reconstruct
+    )
+    for other in (pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan), dataclasses.replace(plan), built):
+        assert other == plan and hash(other) == hash(plan) and other.digest() == plan.digest()
 
 
 def test_a_fixed_pattern_and_another_sparsity_contradict_each_other() -> None:

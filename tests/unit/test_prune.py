@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from contracts import gauss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.errors import ConfigError
+from compressors.errors import BadTensor, ConfigError
 from compressors.methods.prune import global_sparsity, keep_mask, parse_pattern
 
 
@@ -189,3 +190,34 @@ def test_global_sparsity_by_hand() -> None:
     }
     # the two smallest weights are all of "small", whose last one has to stay
     assert global_sparsity(arrays, 2 / 6) == {"wide": 1 / 4, "small": 1 / 2, "none": 0.0}
+
+
+@pytest.mark.parametrize("pattern", ["element", "2:4", "2x3", "channel"])
+def test_an_importance_of_torch_is_that_of_numpy(pattern: str) -> None:
+    importance = np.abs(gauss(6, 8, 3))
+    expected = keep_mask(importance, 0.5, pattern)
+    for other in (torch.from_numpy(importance), torch.nn.Parameter(torch.from_numpy(importance))):
+        keep = keep_mask(other, 0.5, pattern)  # type: ignore[arg-type]
+        assert isinstance(keep, np.ndarray) and np.array_equal(keep, expected)
+    shares = global_sparsity({"a": importance}, 0.3)
+    assert global_sparsity({"a": torch.from_numpy(importance)}, 0.3) == shares  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float32, np.float64])
+def test_a_share_may_be_a_number_of_numpy(number: type) -> None:
+    importance, share = np.abs(gauss(30, 40)), number(0.3)
+    assert np.array_equal(keep_mask(importance, share), keep_mask(importance, float(share)))
+    assert global_sparsity({"a": importance}, share) == global_sparsity({"a": importance}, float(share))
+
+
+def test_shapes_that_a_pattern_does_not_fit() -> None:
+    for pattern, shape in (("2:4", (8,)), ("channel", ()), ("4x1", (0, 3))):
+        with pytest.raises(BadTensor, match="an importance of shape .*: expected"):
+            keep_mask(np.ones(shape), 0.5, pattern)
+    for groups in (0, 4, 7, -1, 2.0):
+        with pytest.raises(ConfigError, match="groups="):
+            keep_mask(np.ones((6, 3)), 0.5, "channel", groups)  # type: ignore[arg-type]
+    with pytest.raises(BadTensor, match="an importance that is no array|of type str"):
+        keep_mask("large", 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="pattern=3: expected"):
+        keep_mask(np.ones((6, 3)), 0.5, 3)  # type: ignore[arg-type]

@@ -284,3 +284,26 @@ def test_two_outputs_are_left_as_they_are_behind_the_trunk() -> None:
     left, right = fitted(images(3))
     assert left.shape == (3, 3) and right.shape == (3, 2)
     assert fitted.report.divergence["as planned"] > 0
+
+
+class DeadEnd(nn.Module):
+    """A layer that nothing reads beside one that is the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.unread = nn.Conv2d(4, 4, 3)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        self.unread(x)
+        return self.last(x.mean((2, 3)))
+
+
+def test_a_layer_that_nothing_reads() -> None:
+    model, batch = DeadEnd().eval(), images()
+    layers = tuple((name, LayerPlan(TernaryConfig(1))) for name in ("first", "unread", "last"))
+    plan = CompressionPlan(layers, reconstruct=Reconstruction(steps=3))
+    converted = convert(model, plan, calibrate(model, batch))
+    assert set(converted.tensors) == {"first", "unread", "last"}

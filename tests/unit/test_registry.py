@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from compressors import registry
 from compressors.errors import BadTensor, ConfigError, UnknownName
@@ -117,6 +119,44 @@ def test_the_mask_has_the_weights_shape() -> None:
     weight, keep = np.ones((2, 2, 2)), np.ones((2, 2, 2), bool)
     keep[1, 0, 1] = False
     assert compress(weight, TernaryConfig(), keep).to_dense().tolist() == keep.astype(float).tolist()
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (2, 2, 2, 2), (4, 4), (8, 2), (2, 2, 3), (2, 4, 2), (16,), ()])
+@pytest.mark.parametrize("kind", [np.ones, torch.ones])
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...], kind: Callable[..., Any]) -> None:
+    keep = kind(shape) > 0
+    with pytest.raises(BadTensor, match=re.escape(f"a mask of shape {shape} for weights of shape (4, 2, 2)")):
+        compress(np.ones((4, 2, 2)), TernaryConfig(), keep)
+
+
+@pytest.mark.parametrize(
+    "keep", [np.ones((2, 3)), torch.ones(2, 3, dtype=torch.uint8), [[1, 0, 1]] * 2], ids=str
+)
+def test_a_mask_of_numbers_is_refused(keep: Any) -> None:
+    with pytest.raises(BadTensor, match="a mask of (float64|uint8|int64): expected booleans, False where"):
+        compress(np.ones((2, 3)), TernaryConfig(), keep)
+
+
+def test_masks_and_weights_of_torch_are_those_of_numpy() -> None:
+    weight = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+    keep = np.random.default_rng(1).random(weight.shape) < 0.6
+    expected = compress(weight, TernaryConfig(2), keep).digest()
+    tensor, mask = torch.from_numpy(weight), torch.from_numpy(keep)
+    for some in (weight, tensor, torch.nn.Parameter(tensor)):
+        for other in (keep, mask, keep.tolist()):
+            assert compress(some, TernaryConfig(2), other).digest() == expected
+    compress(torch.nn.Parameter(tensor), TernaryConfig(2), mask)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "weights", [[1.0], [1.0, 2.0]], np.array([["a"]]), np.ones((2, 2)) * 1j], ids=str
+)
+def test_what_is_no_array_is_refused(value: Any) -> None:
+    with pytest.raises(BadTensor, match="a weight tensor .*array"):
+        compress(value, TernaryConfig())
+    if value is not None:
+        with pytest.raises(BadTensor, match="a mask .*array"):
+            compress(np.ones((2, 2)), TernaryConfig(), value)
 
 
 def test_how_many_weights_are_bad() -> None:

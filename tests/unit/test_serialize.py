@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,17 @@ from torch import nn
 
 from compressors.calibration.observe import calibrate
 from compressors.convert import convert
-from compressors.errors import CheckpointError
+from compressors.errors import BadTensor, CheckpointError
 from compressors.graph import find_layers
 from compressors.methods.binary import BinaryConfig
+from compressors.methods.kmeans import KmeansConfig
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
 from compressors.model import CompressedModel
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
+from compressors.registry import MethodConfig
 from compressors.serialize import FORMAT, load, to_bytes
+from compressors.slicing import ENCODINGS, GRANULARITIES, reslice
 
 PLANS = {
     "float": CompressionPlan(),
@@ -148,8 +153,9 @@ def test_rewriting_alone_breaks_nothing(file: Path) -> None:
     + [
         {FORMAT: text}
         for text in ("", "{", "[]", "3", "null", "{}", '{"tensors": {}}', '{"tensors": [], "grids": {}}')
-    ],
-    ids=str,
+    ]
+    + [{FORMAT: '{"tensors": {}, "grids": ' + "[" * depth + "]" * depth + "}"} for depth in (80, 50_000)],
+    ids=lambda metadata: str(metadata)[:60],
 )
 def test_metadata_that_says_nothing(file: Path, metadata: dict[str, str] | None) -> None:
     arrays, _ = parts(file)
@@ -161,19 +167,25 @@ def test_metadata_that_says_nothing(file: Path, metadata: dict[str, str] | None)
 HEADER_FIELDS = [
     *[
         ("tensors", "conv2", "shape", v)
-        for v in ([6, 6, 3], [6, 54], [5, 6, 3, 3], [], [-6, 6, 3, 3], "abcd", None, 6)
+        for v in (
+            *([6, 6, 3], [6, 54], [5, 6, 3, 3], [], [-6, 6, 3, 3], "abcd", None, 6),
+            *([6.0, 6, 3, 3], [6, 6, 3, 10**40], [6, True, 3, 18]),
+        )
     ],
     *[("tensors", "conv2", "encoding", v) for v in ("quaternary", "", None, 3, ["ternary"])],
     *[("tensors", "conv2", "bits", v) for v in (0, -1, 99, "x", None, 2.5, True, [])],
     *[("grids", "conv2", "bits", v) for v in (0, 9, -3, "x", None, 2.5, True)],
     *[("grids", "conv2", "signed", v) for v in ("no", 0, None, [])],
     *[("grids", "conv2", "scale", v) for v in (0, -1.0, float("nan"), float("inf"), 1e-60, "x", None, [])],
+    *[("grids", "conv2", "scale", v) for v in (1e300, 10**39, 10**299, 10**400, "0.5", True)],
     *[("tensors", "conv2", field, None) for field in ("-shape", "-encoding", "-bits")],
     *[("grids", "conv2", field, None) for field in ("-bits", "-signed", "-scale")],
 ]
 
 
-@pytest.mark.parametrize(("group", "layer", "field", "value"), HEADER_FIELDS, ids=repr)
+@pytest.mark.parametrize(
+    ("group", "layer", "field", "value"), HEADER_FIELDS, ids=lambda part: repr(part)[:40]
+)
 def test_header_fields_that_are_wrong(file: Path, group: str, layer: str, field: str, value: object) -> None:
     def change(_: Arrays, facts: Facts) -> None:
         if field.startswith("-"):
@@ -184,6 +196,91 @@ def test_header_fields_that_are_wrong(file: Path, group: str, layer: str, field:
     rewrite(file, change)
     with pytest.raises(CheckpointError):
         read(file)
+
+
+def largest_scale(file: Path) -> float:
+    """Of the grid of conv2, so that float32 still holds all its levels."""
+    grid = read(file).grids["conv2"]
+    return float(np.finfo(np.float32).max) / max(-grid.low, grid.high)
+
+
+def test_the_largest_grid_scale_is_read(file: Path) -> None:
+    scale = largest_scale(file)
+    rewrite(file, lambda _, facts: facts["grids"]["conv2"].update({"scale": scale}))
+    grid = read(file).grids["conv2"]
+    assert torch.isfinite(grid.round(torch.full((1, 1), torch.inf))).all()
+
+
+@pytest.mark.parametrize("factor", [1.000001, 1e100])
+def test_a_grid_scale_beyond_float32_is_refused_by_layer_and_value(file: Path, factor: float) -> None:
+    scale = factor * largest_scale(file)
+    rewrite(file, lambda _, facts: facts["grids"]["conv2"].update({"scale": scale}))
+    with pytest.raises(CheckpointError, match=re.escape(f"grids.conv2.scale={scale!r}, expected")) as caught:
+        read(file)
+    assert str(file) in str(caught.value) and "write it again" in str(caught.value)
+
+
+# what the header says of planes that say something else
+CONTRADICTIONS: list[tuple[str, dict[str, Any]]] = [
+    *[("conv1", {"bits": bits}) for bits in (1, 4, 7, 9, 16, 32)],
+    *[("conv1", {"encoding": encoding}) for encoding in ("ternary", "binary", "csd", "sign_magnitude")],
+    *[("conv2", {"bits": bits}) for bits in (2, 8)],
+    *[("conv2", {"encoding": encoding}) for encoding in ("binary", *ENCODINGS)],
+    *[("conv3", {"bits": bits}) for bits in (2, 32)],
+    *[("conv3", {"encoding": encoding}) for encoding in ENCODINGS],
+    *[("linear", {"bits": bits}) for bits in (1, 2, 4, 8)],
+    ("linear", {"bits": 1, "encoding": "ternary"}),
+]
+
+
+@pytest.mark.parametrize(("layer", "said"), CONTRADICTIONS, ids=str)
+def test_a_header_that_contradicts_the_planes(file: Path, layer: str, said: dict[str, Any]) -> None:
+    rewrite(file, lambda _, facts: facts["tensors"][layer].update(said))
+    with pytest.raises(CheckpointError, match=f"{file}.*{layer}: .*planes|{file}.*digit of magnitude"):
+        read(file)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
+@pytest.mark.parametrize("said", [{"bits": 3}, {"encoding": "csd"}], ids=str)
+def test_what_could_not_be_read_is_not_written(layer: str, said: dict[str, Any]) -> None:
+    model = compressed("mixed")
+    model.tensors[layer] = dataclasses.replace(model.tensors[layer], **said)
+    with pytest.raises(BadTensor, match=layer):
+        to_bytes(model)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_other_digits_are_read_as_well(file: Path, encoding: str, granularity: int) -> None:
+    model = compressed("mixed")
+    sliced = {name: reslice(tensor, encoding, granularity) for name, tensor in model.tensors.items()}
+    file.write_bytes(to_bytes(CompressedModel(model.network, model.layers, sliced, model.grids)))
+    again = read(file)
+    assert {n: t.digest() for n, t in again.tensors.items()} == {n: t.digest() for n, t in sliced.items()}
+    assert again.size_bytes() == model.size_bytes()
+
+
+LOPSIDED: list[MethodConfig] = [
+    UniformConfig(2, symmetric=False),
+    UniformConfig(4, symmetric=False, group=9),
+    UniformConfig(8, symmetric=False, per="tensor"),
+    KmeansConfig(2),
+    BinaryConfig(3),
+]
+
+
+@pytest.mark.parametrize("config", LOPSIDED, ids=str)
+@pytest.mark.parametrize("rounding", ["nearest", "second_order"])
+def test_codes_beside_a_zero_point_are_read(tmp_path: Path, config: MethodConfig, rounding: str) -> None:
+    network, path = residual(), tmp_path / "weights.safetensors"
+    with torch.no_grad():
+        network.conv1.weight.add_(0.5)
+        network.conv2.weight.sub_(0.5)
+    layers = tuple((name, LayerPlan(config, None, 0.2, rounding=rounding)) for name in ("conv1", "conv2"))
+    model = convert(network, CompressionPlan(layers), calibrate(network, images()))
+    path.write_bytes(to_bytes(model))
+    assert read(path).size_bytes() == model.size_bytes()
+    assert to_bytes(read(path)) == path.read_bytes()
 
 
 def set_array(name: str, make: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays, Facts], None]:
@@ -226,6 +323,12 @@ CHANGES: dict[str, Callable[[Arrays, Facts], None]] = {
     "magnitude of fewer rows": set_array("conv2|magnitude", lambda a: a[:, :, :-1]),
     "magnitude of fewer planes": set_array("conv2|magnitude", lambda a: a[:-1]),
     "magnitude of another rank": set_array("conv2|magnitude", lambda a: a[0]),
+    "sign of a zero": lambda arrays, _: arrays.update(
+        {"conv2|sign": ~arrays["conv2|magnitude"][:, 0] & np.uint64(2**54 - 1)}
+    ),
+    "factor of another power": set_array("conv1|factor", lambda a: 2 * a),
+    "planes in another order": set_array("conv1|magnitude", lambda a: a[::-1]),
+    "digits of no bits": set_array("conv2|magnitude", lambda a: a[:, :0]),
     "magnitude in int64": set_array("conv2|magnitude", lambda a: a.astype(np.int64)),
     "magnitude past the last column": set_array("conv2|magnitude", padding_bit),
     "sign past the last column": set_array("conv2|sign", padding_bit),

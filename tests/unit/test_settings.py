@@ -134,3 +134,25 @@ def test_evaluation_settings_are_checked_on_their_own() -> None:
     assert EvaluationSettings(threads=1).threads == 1
     with pytest.raises(ConfigError, match="evaluation.threads"):
         EvaluationSettings(threads=-2)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("model/args", [1], "model.args=.*expected a mapping"),
+        ("evaluation/batch", 10.0, "evaluation.batch=10.0: expected a whole number"),
+        ("evaluation/batch", True, "evaluation.batch=True: expected a whole number"),
+        ("evaluation/threads", 10**6, "evaluation.threads=1000000: expected 1 to 1024"),
+        ("evaluation/threads", "2", "evaluation.threads='2': expected a whole number or null"),
+        ("evaluation/arithmetic", "fixed", "unknown arithmetic 'fixed'"),
+        ("evaluation/reuse_block", [16], r"evaluation.reuse_block=\[16\]: expected rows and columns"),
+        ("evaluation/reuse_block", [16, 0], "evaluation.reuse_block"),
+        ("data/search", "60", "data.search='60': expected a whole number"),
+        ("data/seed", "x", "data.seed='x'"),
+        ("model/checkpoint", 5, "model.checkpoint=5: expected text or null"),
+        ("model/float_layers", "pool", "model.float_layers='pool': expected a list"),
+    ],
+)
+def test_values_of_another_type(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(DseError, match=expected):
+        SweepSettings.from_dict(changed(path, value))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from energy.activity import ReuseActivity
 from energy.workload import FLOAT_BITS, LayerWork, Workload
 from tests.energy_workloads import inputs, layer
 
@@ -37,6 +38,7 @@ def test_json_round_trip_is_exact() -> None:
         layer("a", added=True, stride=(2, 1), dilation=(1, 2)),
         layer("b", kept=True, input=None, output_bits=3),
         layer("c", weights={}, input=inputs(bits=5, signed=True)),
+        layer("d", reuse=ReuseActivity(9, 7, 31, 3, 2, 1, 11, 4)),
     )
     told = Workload(layers, 12345, ("head", "tail")).to_dict()
     text = json.dumps(told)
@@ -50,3 +52,17 @@ def test_json_round_trip_is_exact() -> None:
                 assert type(getattr(after, name)) is type(getattr(before, name))
         assert after.is_float == before.is_float
     assert read.macs == sum(work.macs for work in layers)
+
+
+def test_shared_operations_by_hand() -> None:
+    shared = layer("a", output_size=(3, 4), reuse=ReuseActivity(9, 7, 31, 3, 2, 1, 11, 4))
+    plain = layer("b", weights={})
+    assert Workload((shared, plain), 1).shared_operations == (12 * (7 + 1) + plain.macs, 12 * 4 + plain.macs)
+
+
+def test_one_bit_products_are_planes_by_planes_by_macs() -> None:
+    work = layer(input=inputs(bits=3))
+    planes = len(work.weights["sign_magnitude"].nonzero[1])
+    assert work.bit_products("sign_magnitude") == planes * 3 * work.macs
+    with pytest.raises(ValueError, match="in floating point"):
+        layer(input=None).bit_products("sign_magnitude")

@@ -1,4 +1,4 @@
-"""Reference results: one row per figure an issue asks for, whether it is reached or not."""
+"""Reference results: one row per figure with what was asked of it, whether it is reached or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Row:
     Attributes:
         check: what was measured, with its conditions.
         ours: its value in ``unit``; None where it was not measured, ``note`` says why.
-        bar: what the issue asks for, reached or not; None where the conditions are not the issue's.
+        bar: what is asked for, reached or not; None where the conditions are other ones.
         better: ``higher`` or ``lower``.
         peer, peer_name: the same figure of another tool in the same run, where there is one.
     """
