@@ -239,6 +239,12 @@ def _put_codes(builder, values, again, settings, out):  # type: ignore[no-untype
         builder.store(builder.ashr(moved, shift), kept)
     top = _splat(builder, number(settings, 1), _LONG)
     codes = builder.trunc(_clamp(builder, builder.load(kept), _zeros(_LONG), top), _VECTOR)
+    _write_codes(builder, codes, settings, out)
+
+
+def _write_codes(builder, codes, settings, out):  # type: ignore[no-untyped-def]
+    """Sixteen ``int32`` codes in range, to planes or bytes."""
+    number = lambda address, i: _load(builder, builder.add(address, _whole(8 * i)), _I64)  # noqa: E731
     planes = builder.icmp_unsigned("==", number(settings, 0), _whole(PLANES))
     with builder.if_else(planes) as (then, otherwise):
         with then, cgutils.for_range(builder, number(settings, 4)) as loop:
@@ -305,20 +311,17 @@ def _finish(  # type: ignore[no-untyped-def]
                 builder.store(builder.add(builder.load(values), builder.and_(moved, mask)), values)
 
         def compare():  # type: ignore[no-untyped-def]
+            """Codes at once: as many as bounds are reached."""
             builder.store(_constant(0), counts)
             sums = _load(builder, tile, _VECTOR)
             with cgutils.for_range(builder, levels) as loop:
                 bound = _load(builder, builder.add(thresholds, builder.mul(loop.index, term_bytes)), _VECTOR)
                 passed = builder.zext(builder.icmp_signed(">=", sums, bound), _VECTOR)
                 builder.store(builder.add(builder.load(counts), passed), counts)
-            builder.store(builder.zext(builder.load(counts), _LONG), values)
+            _write_codes(builder, builder.load(counts), settings, out)
 
         def whole(kind):  # type: ignore[no-untyped-def]
-            with builder.if_else(there(thresholds)) as (then, otherwise):
-                with then:
-                    compare()
-                with otherwise:
-                    scale()
+            scale()
             with builder.if_then(there(shortcut)):
                 builder.store(builder.add(builder.load(values), _load(builder, shortcut, _LONG)), values)
             bounds = (_splat(builder, bound, _LONG) for bound in (low, high))
@@ -328,16 +331,45 @@ def _finish(  # type: ignore[no-untyped-def]
             with builder.if_then(builder.icmp_unsigned("!=", kind, _whole(NO_CODES))):
                 _put_codes(builder, result, again, settings, out)
 
-        kind = _load(builder, settings, _I64)
-        with builder.if_then(builder.icmp_unsigned("==", kind, _whole(SUMS))):
-            gain = _splat(builder, builder.trunc(_load(builder, gains, _I64), _I32), _VECTOR)
-            offset = builder.trunc(_load(builder, constants, _LONG), _VECTOR)
-            _store(builder, builder.add(builder.shl(_load(builder, tile, _VECTOR), gain), offset), out)
-        with builder.if_then(builder.icmp_unsigned("!=", kind, _whole(SUMS))):
-            whole(kind)
+        with builder.if_else(there(thresholds)) as (then, otherwise):
+            with then:
+                compare()
+            with otherwise:
+                whole(_load(builder, settings, _I64))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 19), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _put_sums(typingctx, mr, nr, tile, gain, constants, constant_places, out, out_places):  # type: ignore[no-untyped-def]
+    """A tile of sums from the address ``tile``, shifted and offset, as int32 to ``out``.
+
+    ``mr``, ``nr`` are literals; ``constant_places``, ``out_places``: addresses of ``int64 [MR]``, where each row's
+    constants and results begin, in bytes.
+    """
+    if not all(isinstance(value, types.IntegerLiteral) for value in (mr, nr)):
+        return None
+    rows, vectors = mr.literal_value, nr.literal_value
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        tile, gain, constants, constant_places, out, out_places = args[2:]
+        by = _splat(builder, builder.trunc(gain, _I32), _VECTOR)
+        for m in range(rows):
+            place = lambda places, m=m: _load(builder, builder.add(places, _whole(8 * m)), _I64)  # noqa: E731
+            offset, target = (
+                builder.add(constants, place(constant_places)),
+                builder.add(out, place(out_places)),
+            )
+            for n in range(vectors):
+                at = 4 * LANES * n
+                sums = _load(builder, builder.add(tile, _whole(4 * LANES * vectors * m + at)), _VECTOR)
+                wide = _load(builder, builder.add(offset, _whole(2 * at)), _LONG)
+                moved = builder.add(builder.shl(sums, by), builder.trunc(wide, _VECTOR))
+                _store(builder, moved, builder.add(target, _whole(at)))
+        return context.get_dummy_value()
+
+    return types.void(mr, nr, *[types.int64] * 6), codegen
 
 
 @intrinsic
@@ -424,9 +456,9 @@ def product_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
         low, high, digits, thresholds, shortcut, stream, again, codes, out_places, settings, first, last,
     ):  # fmt: skip
         rows, width, count = places.shape[0], nr * LANES, factors.shape[0]
-        tile = np.empty((count, mr, width), np.int32)
+        tile, kinds = np.empty((count, mr, width), np.int32), np.empty(mr, np.int64)
         padded, channels = factors.shape[1], settings[2]
-        bits = 1 if settings[0] == PLANES else 32 if settings[0] == SUMS else 8
+        bits = 1 if settings[0] == PLANES else 8
         for block in range(padded // width):
             begin = block * width
             used = min(width, (channels - begin + LANES - 1) // LANES * LANES)
@@ -445,6 +477,14 @@ def product_kernel(mr: int, nr: int, op: int):  # type: ignore[no-untyped-def]
                             pairs.ctypes.data + 24 * terms[t], terms[t + 1] - terms[t],
                             tile.ctypes.data + 4 * t * mr * width,
                         )  # fmt: skip
+                if settings[0] == SUMS:
+                    for m in range(mr):
+                        kinds[m] = 8 * padded * which[row + m] if which.shape[0] else 0
+                    _put_sums(
+                        mr, nr, tile.ctypes.data, gains[0], constants.ctypes.data + 8 * begin, kinds.ctypes.data,
+                        codes.ctypes.data + 4 * begin, out_places.ctypes.data + 8 * row,
+                    )  # fmt: skip
+                    continue
                 for m in range(mr):
                     at = row + m
                     kind = which[at] if which.shape[0] else 0

@@ -28,6 +28,7 @@ from compressors.kernels.layout import InputFormat, Sheet
 from compressors.model import CompressedModel
 from compressors.operators.fixed import FRACTION, fixed, half, scaled
 from compressors.operators.product import (
+    FEW_LEVELS,
     UNBOUNDED,
     Bound,
     Executed,
@@ -39,7 +40,7 @@ from compressors.operators.product import (
 )
 from compressors.operators.streams import PASSED, Stream, channels_last, is_reshape, stream_operation
 
-RESCALES = ("multiply", "shift_add", "thresholds")
+RESCALES = ("auto", "multiply", "shift_add", "thresholds")
 ADDS = (operator.add, torch.add, "add")
 RELUS = (functional.relu, torch.relu, "relu", functional.relu6)
 _SIX = (nn.ReLU6, functional.relu6)
@@ -53,13 +54,14 @@ class Lowering:
     Attributes:
         family, method: of kernels, see ``compressors.operators.product.Product``.
         rescale: how sums are scaled: ``multiply``, or to the same numbers ``shift_add`` or ``thresholds`` (the latter
-            where a result becomes codes at once, and by signed digits elsewhere).
+            where a result becomes codes at once, and by signed digits elsewhere); ``auto`` compares with thresholds
+            where these are few, and multiplies elsewhere.
         precision: bits of the factors.
     """
 
     family: str | None = None
     method: str | None = None
-    rescale: str = "multiply"
+    rescale: str = "auto"
     precision: int = 24
 
     def __post_init__(self) -> None:
@@ -301,11 +303,8 @@ class Program:
         offset = 0.0 if bias is None else bias.detach().double().numpy()
         tail = self._tail(node, self._scales[name], np.zeros(self._products[name].outputs) + offset)
         product = self._products[name]
-        if (
-            self.lowering.rescale == "thresholds"
-            and product.terms == 1
-            and product.codes.min(initial=0) > -128
-        ):
+        compared = self.lowering.rescale in ("auto", "thresholds") and product.terms == 1
+        if compared and (tail.scale < 0).any() and product.codes.min(initial=0) > -128:
             sign = np.where(tail.scale[0] < 0, -1, 1)  # comparisons want sums that grow with the result
             product = replace(product, codes=product.codes * sign[:, None, None, None])
             tail.scale = tail.scale * sign
@@ -400,8 +399,12 @@ class Program:
             raise BadTensor(f"layer {name}: results of up to 2**{largest.bit_length()} do not fit 64 bits")
         largest = (largest >> shift) + 1 + (0 if tail.shortcut is None else tail.shortcut.bound)
         rescale = self.lowering.rescale
-        if rescale == "thresholds" and (grid is None or product.terms > 1 or (factors < 0).any()):
+        able = grid is not None and product.terms == 1 and not (factors < 0).any()
+        if rescale == "thresholds" and not able:
             rescale = "shift_add"
+        elif rescale == "auto":
+            few = able and (1 << grid.bits) - 1 <= FEW_LEVELS
+            rescale = "thresholds" if few else "multiply"
         low = -UNBOUNDED if tail.low == -math.inf else 0
         high = UNBOUNDED if tail.high == math.inf else scaled(tail.high, FRACTION)
         return Finish(factors, np.array(constants, np.int64), shift, low, high, None, rescale), largest

@@ -32,6 +32,8 @@ _NONE_2D, _NONE_1D = np.zeros((0, 0), np.int64), np.zeros(0, np.int64)
 _NO_BUFFER, _NO_SETTINGS = np.zeros(1, np.uint8), np.zeros(5, np.int64)
 _ALL = slice(None)
 UNBOUNDED = 1 << 62
+FEW_LEVELS = 3
+"""Thresholds that are compared faster than a sum is scaled and cut into planes."""
 _BOUNDS = 4  # layouts of inputs remembered per product
 
 
