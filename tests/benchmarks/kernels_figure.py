@@ -27,7 +27,7 @@ def draw(rows: Sequence[Row], stem: Path) -> list[Path]:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         reaches = [_reach(row) for row in shown]
-        axes.set_xlim(min(1.0, *reaches) / 4, max(1.0, *reaches) * 4)  # room for the values
+        axes.set_xlim(min(1.0, *reaches) / 8, max(1.0, *reaches) * 4)  # room for the values
         axes.set_yticks(range(len(shown)), [row.check for row in shown])
         axes.invert_yaxis()
         axes.set_xlabel("measured, over what was asked for")
