@@ -521,15 +521,19 @@ def requantize(stream, again, codes, out_places, settings):  # type: ignore[no-u
 
 @njit(cache=True, nogil=True)
 def quantize(images, scale, low, codes, out_places, settings):  # type: ignore[no-untyped-def]
-    """Codes of float32 ``images [batch, channels, pixels]`` on a grid from ``low`` on, the only floats read."""
+    """Codes of float32 ``images [batch, channels, pixels]`` on a grid from ``low`` on, the only floats read.
+
+    What lies beyond the grid takes its end; no image may be NaN.
+    """
     batch, channels, pixels = images.shape
     width = (channels + LANES - 1) // LANES * LANES
     values = np.zeros(width, np.int64)
-    per_byte = 8 if settings[0] == PLANES else 1
+    per_byte, top = 8 if settings[0] == PLANES else 1, np.float32(low + settings[1])
     for b in range(batch):
         for p in range(pixels):
             for c in range(channels):
-                values[c] = np.int64(np.rint(images[b, c, p] / scale)) - low
+                near = min(max(np.rint(images[b, c, p] / scale), np.float32(low)), top)
+                values[c] = np.int64(near) - low
             out = codes.ctypes.data + out_places[b * pixels + p]
             for n in range(0, width, LANES):
                 _recode(values.ctypes.data + 8 * n, 0, settings.ctypes.data, out + n // per_byte)

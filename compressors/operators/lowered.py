@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressors.calibration.activation import ActivationGrid
-from compressors.errors import BadTensor
+from compressors.errors import BadTensor, ConfigError
 from compressors.kernels.layout import InputFormat
 from compressors.model import CompressedModel
 from compressors.operators.lowering import Lowering, Program, Step
@@ -34,6 +34,8 @@ class LoweredModel(nn.Module):
             threads: that share a layer's work where there is enough.
         """
         super().__init__()
+        if threads < 1:
+            raise ConfigError("lowering.threads", threads, "at least 1")
         self._model, self.lowering, self.threads = model, lowering or Lowering(), threads
         self._programs: dict[tuple[int, ...], Program] = {}
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -43,8 +45,10 @@ class LoweredModel(nn.Module):
         """Logits ``float32`` of ``float32`` images ``[n, channels, height, width]``.
 
         Raises:
-            UnsupportedLayer, BadTensor: see ``compressors.operators.lowering.Program``.
+            UnsupportedLayer, BadTensor: see ``compressors.operators.lowering.Program``; or no image, or NaN in one.
         """
+        if len(images) == 0 or torch.isnan(images).any():
+            raise BadTensor("no image" if len(images) == 0 else "NaN in the images")
         program = self.program(tuple(images.shape))
         split = None if self._pool is None else self._split
         return torch.from_numpy(np.ascontiguousarray(program.run(images.detach().numpy(), split)))

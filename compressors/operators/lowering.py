@@ -67,6 +67,8 @@ class Lowering:
     def __post_init__(self) -> None:
         if self.rescale not in RESCALES:
             raise ConfigError("lowering.rescale", self.rescale, " or ".join(RESCALES))
+        if self.method not in (None, "popcount", "bytes"):
+            raise ConfigError("lowering.method", self.method, "popcount, bytes, or None for the faster one")
         if not 4 <= self.precision <= 30:
             raise ConfigError("lowering.precision", self.precision, "4 to 30 bits")
 

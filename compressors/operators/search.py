@@ -41,8 +41,8 @@ class PackedIndex:
             bits: elements of a vector.
             family: of kernels, see ``compressors.kernels.machine.kernels``; None for the best.
         """
-        if bits < 1:
-            raise ConfigError("bits", bits, "at least 1 element")
+        if not isinstance(bits, int | np.integer) or bits < 1:
+            raise ConfigError("bits", bits, "a whole number of at least 1 element")
         self.bits, self.ternary, self._family = bits, ternary, family
         self.words = -(-bits // 64)
         self._pieces: list[_Piece] = []
@@ -83,8 +83,9 @@ class PackedIndex:
         Raises:
             BadTensor: as in :meth:`add`, or an empty database.
         """
-        if k < 1:
-            raise ConfigError("k", k, "at least 1")
+        for name, value in (("k", k), ("threads", threads)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigError(name, value, "a whole number of at least 1")
         if not self._count:
             raise BadTensor("the database is empty: add vectors before searching")
         planes = self._checked(queries, signs)
@@ -140,6 +141,8 @@ class PackedIndex:
             unused = self.bits % 64
             if unused and part.size and (part[:, -1] >> np.uint64(unused)).any():
                 raise BadTensor(f"vectors have bits beyond element {self.bits}")
+        if self.ternary and len(parts[0]) != len(parts[1]):
+            raise BadTensor(f"signs of {len(parts[1])} vectors for {len(parts[0])} vectors")
         if self.ternary and (parts[1] & ~parts[0]).any():
             raise BadTensor("an element is negative where the vector is zero")
         return np.stack(parts)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from compressors.calibration.observe import calibrate
 from compressors.convert import convert
-from compressors.errors import ConfigError, UnsupportedLayer
+from compressors.errors import BadTensor, ConfigError, UnsupportedLayer
 from compressors.graph import find_layers
 from compressors.methods.binary import BinaryConfig
 from compressors.methods.ternary import TernaryConfig
@@ -172,7 +172,23 @@ def test_float_layers_are_named() -> None:
         convert(model, plan, calibrate(model, smooth_images(4))).lower()(smooth_images(1))
 
 
-@pytest.mark.parametrize("settings", [{"rescale": "divide"}, {"precision": 2}])
+def test_images_beyond_the_grid_and_what_is_none() -> None:
+    """The ends of the input's grid stand for all that lies beyond, infinity too."""
+    model, batch = converted("residual", METHODS["ternary"]), smooth_images(4)
+    lowered, grid = model.lower(), next(iter(model.grids.values()))
+    ends = torch.sign(batch) * max(abs(grid.low), abs(grid.high)) * grid.scale
+    for far in (1e6, 1e30, float("inf")):
+        assert torch.equal(lowered(torch.sign(batch) * far), lowered(ends))
+    batch[1, 2, 3, 3] = float("nan")
+    with pytest.raises(BadTensor, match="NaN in the images"):
+        lowered(batch)
+    with pytest.raises(BadTensor, match="no image"):
+        lowered(batch[:0])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rescale": "divide"}, {"precision": 2}, {"method": "x"}, {"threads": 0}]
+)
 def test_settings_are_checked(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="lowering"):
         converted("perceptron", METHODS["ternary"]).lower(**settings)

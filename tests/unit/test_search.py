@@ -102,6 +102,11 @@ def test_what_is_refused() -> None:
     with pytest.raises(BadTensor, match="negative where the vector is zero"):
         ternary.add(np.zeros((1, 1), np.uint64), np.ones((1, 1), np.uint64))
     index.add(np.zeros((1, 2), np.uint64))
-    with pytest.raises(ConfigError, match="k=0"):
-        index.search(np.zeros((1, 2), np.uint64), 0)
+    for k, threads, message in ((0, 1, "k=0"), (2.5, 1, "k=2.5"), (1, 0, "threads=0")):
+        with pytest.raises(ConfigError, match=message):
+            index.search(np.zeros((1, 2), np.uint64), k, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(BadTensor, match="signs of 2 vectors for 1 vectors"):
+        ternary.add(np.zeros((1, 1), np.uint64), np.zeros((2, 1), np.uint64))
+    with pytest.raises(ConfigError, match="bits=10.5"):
+        PackedIndex(10.5)  # type: ignore[arg-type]
     assert index.search(np.zeros((0, 2), np.uint64), 4)[0].shape == (0, 1)
