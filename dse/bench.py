@@ -15,8 +15,8 @@ from dse.data import DataSplits, Images, load_data
 from dse.errors import ConfigError, UnknownName
 from dse.settings import Setup
 from dse.tracing import trace_workload
-from energy.accelerators import Accelerator, make_accelerator
-from energy.meters import Absent, ProtocolSettings, measure_energy, open_meter
+from energy.accelerators import Accelerator, make_accelerator, requests
+from energy.meters import Absent, ProtocolSettings, RaplMeter, measure_energy, open_meter
 from energy.technology import load_technology
 from energy.workload import Workload
 
@@ -41,6 +41,7 @@ class Bench:
             name: make_accelerator(a.kind, a.settings, technology, f"accelerators.{name}")
             for name, a in setup.accelerators.items()
         }
+        self.requests = requests(self.accelerators, setup.evaluation.reuse_block)
         self.calibration_images = self.data.calibration.tensor()
         if setup.evaluation.activity_images > len(self.calibration_images):
             raise ConfigError(
@@ -110,10 +111,16 @@ class Bench:
 
     def workload(self, model: CompressedModel) -> Workload:
         """Layers, formats and activity of ``model``, the activity counted on calibration images."""
-        encodings = [e for accelerator in self.accelerators.values() for e in accelerator.encodings]
-        evaluation = self.setup.evaluation
-        images = self.calibration_images[: evaluation.activity_images]
-        return trace_workload(model, images, encodings, self.setup.model.float_layers, evaluation.reuse_block)
+        images = self.calibration_images[: self.setup.evaluation.activity_images]
+        asked = self.requests
+        return trace_workload(
+            model,
+            images,
+            asked.encodings,
+            self.setup.model.float_layers,
+            asked.reuse_block,
+            columns=asked.columns,
+        )
 
     def price(self, workload: Workload, candidate: Candidate) -> tuple[dict[str, float], dict[str, Any]]:
         """Modelled metrics by name, and the breakdown of each accelerator."""
@@ -129,14 +136,16 @@ class Bench:
             breakdown[name] = cost.breakdown()
         return metrics, breakdown
 
-    def measured_energy(self, model: nn.Module) -> Mapping[str, Any] | Absent:
-        """Joules of one inference on the GPU, or why there is no such figure.
+    def measured_energy(self, model: CompressedModel) -> Mapping[str, Any] | Absent:
+        """Joules of one inference, batch by batch of the search images, or why there is no such figure.
 
-        The network runs in its floating-point form, batch by batch of the search images.
+        On the processor the network runs lowered to integers where it can be, on a GPU in its floating-point form.
         """
         absent = self._meter.available()
         if absent is not None:
             return absent
+        if isinstance(self._meter, RaplMeter):
+            return self._on_processor(model)
         if not torch.cuda.is_available():
             return Absent("this torch cannot use the GPU", "install a torch build with CUDA")
         device = torch.device(
@@ -156,3 +165,17 @@ class Bench:
         if isinstance(result, Absent):
             return result
         return {"energy_j": result.energy_j / len(images), "batch": len(images), "kernels": "dense fp32"}
+
+    def _on_processor(self, model: CompressedModel) -> Mapping[str, Any] | Absent:
+        images = self.data.search.tensor(0, min(self.setup.evaluation.batch, len(self.data.search)))
+        network: nn.Module = model.lower(threads=torch.get_num_threads())
+        kernels = "integers"
+        with torch.inference_mode():
+            try:
+                network(images)
+            except (UnsupportedLayer, BadTensor):
+                network, kernels = model, "dense fp32"
+            result = measure_energy(self._meter, lambda: network(images), lambda: None, self._protocol)
+        if isinstance(result, Absent):
+            return result
+        return {"energy_j": result.energy_j / len(images), "batch": len(images), "kernels": kernels}

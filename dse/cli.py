@@ -21,7 +21,7 @@ COMMANDS = {
 }
 _CODE_BROKEN_PIPE = 141
 _OPEN_MAPPING = re.compile(
-    r"(space\.(weights|baselines)\.|(technology\.overrides|meter\.protocol|model\.args)(\.|$)).*"
+    r"(space\.(weights|baselines)|technology\.overrides|meter\.protocol|model\.args)(\..*)?"
 )
 
 
@@ -75,7 +75,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
     try:
         return _run_hydra(command, overrides)
     except (DseError, HydraException, OmegaConfBaseException) as error:
-        print(f"dse: {_explain(error, overrides)}", file=sys.stderr)
+        print(f"dse: {_explain(error, overrides, command)}", file=sys.stderr)
         return 2
     except SystemExit as ended:  # --help, or an option Hydra does not know
         return ended.code if isinstance(ended.code, int) else 2
@@ -126,7 +126,7 @@ def _run_hydra(command: str, overrides: list[str]) -> int:
     finally:
         sys.argv = before
     for error in failed:
-        print(f"dse: {_explain(error, overrides)}", file=sys.stderr)
+        print(f"dse: {_explain(error, overrides, command)}", file=sys.stderr)
     return max([*result, *(getattr(error, "exit_code", 2) for error in failed)], default=0)
 
 
@@ -187,9 +187,9 @@ def _for_hydra(word: str) -> str:
     return word
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
+def _explain(error: Exception, overrides: Sequence[str], command: str) -> str:
     """The error's message, with the nearest names where a group option or a key does not exist."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
     from dse.errors import DseError, UnknownName
@@ -208,11 +208,43 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         names = config_names(group) if group else []
         if names:
             return str(UnknownName(group, name, names, key=group))
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override.lstrip('+')}: cannot be read as key=value; close every bracket and quote, and put text "
+            "with other signs in quotes of its own, as in \"key='te(x)t'\""
+        )
+    told = _explain_type(error, overrides, command)
+    if told is not None:
+        return told
     text = str(error.__cause__ or error) if str(error.__cause__ or "") else str(error)
     parts = [line.strip() for line in text.splitlines() if line.strip() and "object_type" not in line]
     given = [word for word in overrides if "=" in word]
     hint = f" (given: {' '.join(given)})" if given else ""
     return f"{'; '.join(parts)}{hint}"
+
+
+def _explain_type(error: Exception, overrides: Sequence[str], command: str) -> str | None:
+    """The message for a value of the wrong type, on the command line or in a file; None where it is another error."""
+    from omegaconf.errors import ConfigTypeError, ValidationError
+
+    from dse.errors import ConfigError
+    from dse.expected import expectation
+    from dse.schema import SCHEMAS
+
+    wrong = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if not isinstance(wrong, (ValidationError, ConfigTypeError)):
+        return None
+    file = re.match(r"In '([^']+)'", str(error))
+    given = {} if file else {k.lstrip("+"): value for k, _, value in (w.partition("=") for w in overrides)}
+    key = next((k for k in given if k == wrong.full_key or k.endswith(f".{wrong.full_key}")), wrong.full_key)
+    if key not in given and isinstance(wrong, ConfigTypeError):
+        return None  # a key taken out, say
+    value = given.get(key, "null" if wrong.value is None else str(wrong.value))
+    found = expectation(SCHEMAS[command], key, value)
+    if found is None:
+        return None
+    expected = ", ".join(part for part in found if part)
+    return str(ConfigError(key, value or "''", expected, f"correct it in {file[1]}.yaml" if file else ""))
 
 
 def entry() -> None:

@@ -143,9 +143,16 @@ class Evaluator:
         )
         evaluation = {k: v for k, v in asdict(setup.evaluation).items() if k != "threads"}
         accelerators = {name: a.encodings for name, a in self.bench.accelerators.items()}
+        counted = [self.bench.requests.columns, self.bench.requests.reuse_block]
         machine = [version("torch"), torch.get_num_threads(), self.bench.meter_identity()]
         return content_key(
-            weights, setup.model.float_layers, self.bench.data.digest, evaluation, accelerators, machine
+            weights,
+            setup.model.float_layers,
+            self.bench.data.digest,
+            evaluation,
+            accelerators,
+            counted,
+            machine,
         )
 
 

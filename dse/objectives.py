@@ -38,7 +38,7 @@ class Metric:
 _FIXED = (
     Metric("accuracy", "", "maximize", "measured", "Accuracy", "%", 100.0),
     Metric("size", "bytes", "minimize", "measured", "Packed model size", "kB", 1e-3),
-    Metric("energy.measured", "j", "minimize", "measured", "GPU energy per inference", "mJ", 1e3),
+    Metric("energy.measured", "j", "minimize", "measured", "Energy per inference", "mJ", 1e3),
 )
 _SHARED = (
     Metric("additions", "", "minimize", "measured", "Additions per inference, sums shared", "million", 1e-6),

@@ -11,9 +11,14 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from dse.expected import EXAMPLE
+
 # OmegaConf reads these annotations; it wants typing's own names.
 # ruff: noqa: UP006, UP007, UP035, UP045
 from typing import Dict, List  # isort: skip
+
+
+_BASELINE = {"weights": "uniform-4", "activation_bits": 4, "sparsity": 0.0, "granularity": 4}
 
 
 @dataclass
@@ -66,7 +71,9 @@ class EdgeSchema:
 @dataclass
 class SpaceSchema:
     grain: str = "stage"
-    weights: Dict[str, Optional[Dict[str, List[Any]]]] = field(default_factory=dict)
+    weights: Dict[str, Optional[Dict[str, List[Any]]]] = field(
+        default_factory=dict, metadata={EXAMPLE: {"uniform": {"bits": [4, 8]}}}
+    )
     activation_bits: List[int] = field(default_factory=lambda: [8])
     sparsity: List[float] = field(default_factory=lambda: [0.0])
     granularity: List[int] = field(default_factory=lambda: [1, 2, 4, 8])
@@ -80,7 +87,9 @@ class SpaceSchema:
     equalize: bool = False
     reconstruct: int = 300
     augment: int = 1
-    baselines: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    baselines: Dict[str, Dict[str, Any]] = field(
+        default_factory=dict, metadata={EXAMPLE: {"NAME": _BASELINE}}
+    )
 
 
 @dataclass
@@ -92,7 +101,7 @@ class AcceleratorSchema:
 @dataclass
 class TechnologySchema:
     name: str = "cmos45"
-    overrides: Dict[str, float] = field(default_factory=dict)
+    overrides: Dict[str, float] = field(default_factory=dict, metadata={EXAMPLE: {"dram_energy": 4.0}})
 
 
 @dataclass
@@ -108,7 +117,7 @@ class EvaluationSchema:
     activity_images: int = 8
     threads: Optional[int] = None
     arithmetic: str = "auto"
-    reuse_block: Optional[List[int]] = None
+    reuse_block: Optional[List[int]] = field(default=None, metadata={EXAMPLE: [16, 144]})
 
 
 @dataclass
@@ -172,7 +181,7 @@ class PriceSchema:
 @dataclass
 class ValidateSchema:
     target: Optional[str] = None
-    figures: bool = True
+    figures: Optional[bool] = None
     out: Optional[str] = None
 
 
@@ -181,17 +190,21 @@ class DoctorSchema:
     json: bool = False
 
 
+SCHEMAS: Dict[str, type] = {
+    "sweep": SweepSchema,
+    "analyze": AnalyzeSchema,
+    "report": ReportSchema,
+    "export": ExportSchema,
+    "evaluate": EvaluateSchema,
+    "price": PriceSchema,
+    "validate": ValidateSchema,
+    "doctor": DoctorSchema,
+}
+"""Command -> types of its whole configuration."""
+
+
 def register_schemas() -> None:
     """Tell Hydra the types of every command's configuration."""
     store = ConfigStore.instance()
-    for name, node in (
-        ("sweep_schema", SweepSchema),
-        ("analyze_schema", AnalyzeSchema),
-        ("report_schema", ReportSchema),
-        ("export_schema", ExportSchema),
-        ("evaluate_schema", EvaluateSchema),
-        ("price_schema", PriceSchema),
-        ("validate_schema", ValidateSchema),
-        ("doctor_schema", DoctorSchema),
-    ):
-        store.store(name=name, node=node)
+    for command, node in SCHEMAS.items():
+        store.store(name=f"{command}_schema", node=node)

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from compressors.methods.prune import check_sparsity, parse_pattern
+from compressors.methods.prune import Pattern, check_sparsity, parse_pattern
 from compressors.plan import (
     ACTIVATION_CLIPS,
     BATCH_NORM_REPAIRS,
@@ -19,11 +19,12 @@ from compressors.plan import (
     LayerPlan,
     Reconstruction,
 )
-from compressors.registry import MethodConfig, check_range, make_config
+from compressors.registry import MethodConfig, check_range
 from compressors.slicing import GRANULARITIES
 from dse.candidate import Candidate
 from dse.errors import ConfigError, UnknownName
 from dse.search import Baseline
+from dse.weight_choices import parse_choice, weight_choices
 
 GRAINS = ("network", "stage", "block", "layer")
 REPAIRS = ("nearest", "second_order", "reconstruct")
@@ -40,12 +41,12 @@ class SpaceConfig:
             a ``block`` (first two parts), or none (``layer``).
         weights: method -> setting -> values to try, e.g. ``{"ternary": {"terms": [1, 2, 3]}}``.
         activation_bits: bits of each layer's input.
-        sparsity: fractions of weights pruned before the grid is fitted.
+        sparsity: fractions of weights pruned before the grid is fitted; at 0 none is, whatever the pattern.
         granularity: bits of one digit on the accelerator.
         first, last: fixed plan of the first and last layer as ``{"weights": choice, "activation_bits": bits}``;
             None searches them like any other.
-        pattern: in which weights are pruned, see ``compressors.methods.prune``; ``channel`` takes effect where
-            channels can be taken out, and other layers are not pruned then.
+        pattern: in which weights are pruned, see ``compressors.methods.prune``; N:M allows the sparsity it makes, and
+            0; ``channel`` takes effect where channels can be taken out, and other layers are not pruned then.
         activation_clip: how input grids are chosen, see ``compressors.plan``.
         repair: recipes for the whole network to choose from: ``nearest``, ``second_order``, ``reconstruct`` (which
             includes ``second_order``).
@@ -75,11 +76,6 @@ class SpaceConfig:
         _check(self)
 
 
-def choice_label(method: str, settings: Mapping[str, Any]) -> str:
-    """How a weight choice is called: ``ternary-2``, ``uniform-4``, ``uniform-4-minmax``."""
-    return "-".join([method, *(str(value) for value in settings.values())])
-
-
 class Space:
     """The space of a network: which layers there are, what each may become."""
 
@@ -90,7 +86,7 @@ class Space:
         self.config = config
         self._removable = frozenset(layers if removable is None else removable)
         self.layers = tuple(layers)
-        self._weights = _weight_choices(config.weights)
+        self._weights = weight_choices(config.weights)
         if len(self.layers) < 3:
             raise ConfigError("model", list(self.layers), "a network of at least three compressible layers")
         fixed = {name: edge for name, edge in self._edges() if edge is not None}
@@ -156,15 +152,20 @@ class Space:
             method = self._method(choice["weights"])
             inputs = ActivationConfig(choice["activation_bits"], c.activation_clip)
             for name in names:
-                prunable = c.pattern != "channel" or name in self._removable
-                pruning = (float(choice["sparsity"]), c.pattern) if prunable else (0.0, "element")
-                plans[name] = LayerPlan(method, inputs, *pruning, rounding)
+                plans[name] = LayerPlan(method, inputs, *self._pruning(name, choice["sparsity"]), rounding)
                 granularity[name] = choice["granularity"]
         for name in self._fixed:
             granularity[name] = granularity[self._neighbour(name)]
         fit = Reconstruction(c.reconstruct) if repair == "reconstruct" else None
         plan = CompressionPlan(tuple(plans.items()), c.batch_norm, c.bias, c.equalize, c.augment, fit)
         return Candidate(plan, tuple(sorted(granularity.items())))
+
+    def _pruning(self, name: str, sparsity: float) -> tuple[float, str]:
+        """Sparsity and pattern of a layer; one that is not pruned has no pattern, as N:M would prune by itself."""
+        pattern = self.config.pattern
+        if sparsity == 0 or (pattern == "channel" and name not in self._removable):
+            return 0.0, "element"
+        return float(sparsity), pattern
 
     def _neighbour(self, name: str) -> str:
         """The searched layer next to a fixed one: its array mode is taken over, or the array would need one more."""
@@ -180,43 +181,6 @@ class Space:
 
     def _method(self, label: str) -> MethodConfig:
         return self._weights[label] if label in self._weights else parse_choice(label)
-
-
-def parse_choice(label: Any, key: str = "weights") -> MethodConfig:
-    """The method behind a label such as ``ternary-2`` or ``uniform-8``: name and first setting.
-
-    Raises:
-        UnknownName, ConfigError: no such method, or a setting out of range.
-    """
-    method, _, value = str(label).partition("-")
-    config = make_config(method, {}, key)
-    first = next(iter(config.__dataclass_fields__))
-    if value and not (value.isascii() and value.isdigit()):
-        raise ConfigError(key, label, f"METHOD-NUMBER, such as {method}-2, whose number is its {first!r}")
-    try:
-        return make_config(method, {first: int(value)} if value else {}, key)
-    except ConfigError as error:
-        raise ConfigError(key, label, f"{error.key} to be {error.expected}") from error
-
-
-def _weight_choices(weights: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, MethodConfig]:
-    choices: dict[str, MethodConfig] = {}
-    for method, settings in weights.items():
-        if settings is None:  # a method switched off on the command line: space.weights.binary=null
-            continue
-        make_config(method, {}, "space.weights")
-        lists = [v if isinstance(v, (list, tuple)) else [v] for v in settings.values()]
-        for values in itertools.product(*lists):
-            chosen = dict(zip(settings, values, strict=True))
-            try:
-                choices[choice_label(method, chosen)] = make_config(method, chosen, f"space.weights.{method}")
-            except (
-                ConfigError
-            ) as error:  # a method names its own settings, which here stand below space.weights
-                raise ConfigError(f"space.weights.{error.key}", error.value, error.expected) from error
-    if not choices:
-        raise ConfigError("space.weights", dict(weights), "at least one method with values to try")
-    return choices
 
 
 def _group(layer: str, grain: str) -> str:
@@ -242,7 +206,9 @@ def _check(c: SpaceConfig) -> None:
         raise UnknownName("grain", c.grain, GRAINS, key="space.grain")
     if c.batch_norm not in BATCH_NORM_REPAIRS:
         raise UnknownName("repair", c.batch_norm, BATCH_NORM_REPAIRS, key="space.batch_norm")
-    for recipe in c.repair if isinstance(c.repair, (list, tuple)) and c.repair else [c.repair]:
+    if not isinstance(c.repair, (list, tuple)) or not c.repair:
+        raise ConfigError("space.repair", _shown(c.repair), f"a list, at least one of {', '.join(REPAIRS)}")
+    for recipe in c.repair:
         if recipe not in REPAIRS:
             raise UnknownName("repair", recipe, REPAIRS, key="space.repair")
     if c.activation_clip not in ACTIVATION_CLIPS:
@@ -252,17 +218,35 @@ def _check(c: SpaceConfig) -> None:
     check_range("space.reconstruct", c.reconstruct, 1, 1 << 20)
     check_range("space.augment", c.augment, 1, 64)
     pattern = parse_pattern(c.pattern, "space.pattern")
-    choices = _weight_choices(c.weights)
+    choices = weight_choices(c.weights)
     for name in _RANGES:
         _check_values(f"space.{name}", getattr(c, name), name)
-    for value in c.sparsity:
-        check_sparsity(value, pattern, "space.sparsity")
+    _check_pruning(c.sparsity, pattern)
     for name, edge in (("first", c.first), ("last", c.last)):
         if edge is not None:
             _check_choice(f"space.{name}", edge, ("activation_bits",), choices)
     for label, spec in c.baselines.items():
         if spec != {"weights": FLOAT}:
             _check_choice(f"space.baselines.{label}", spec, tuple(_RANGES), {*choices, FLOAT})
+            check_sparsity(spec["sparsity"], pattern, f"space.baselines.{label}.sparsity")
+
+
+def _check_pruning(sparsity: Sequence[float], pattern: Pattern) -> None:
+    """Refuse what an N:M pattern contradicts, and one that would never prune."""
+    remedy = f"give 'space.sparsity=[0,{pattern.fixed_sparsity or 0:g}]', where 0 prunes nothing"
+    for value in sparsity:
+        try:
+            check_sparsity(value, pattern, "space.sparsity")
+        except ConfigError as error:
+            raise ConfigError(error.key, error.value, error.expected, remedy) from error
+    if pattern.fixed_sparsity is not None and not any(sparsity):
+        expected = f"{pattern.fixed_sparsity:g} among them, which is what space.pattern drops"
+        raise ConfigError("space.sparsity", _shown(sparsity), expected, remedy)
+
+
+def _shown(values: Any) -> Any:
+    """A list as it was given: settings hold it as a tuple."""
+    return list(values) if isinstance(values, tuple) else values
 
 
 def _is_activation_bits(value: Any) -> bool:
@@ -287,7 +271,7 @@ _RANGES = {
 def _check_values(key: str, values: Any, name: str) -> None:
     expected, valid = _RANGES[name]
     if not isinstance(values, (list, tuple)) or not values:
-        raise ConfigError(key, values, f"a list, each item {expected}")
+        raise ConfigError(key, _shown(values), f"a list, each item {expected}")
     for value in values:
         if not valid(value):
             raise ConfigError(key, value, expected)

@@ -30,6 +30,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from dse.analysis.folder import refuse_analysis
 from dse.errors import ConfigError
 from dse.fingerprint import plain, refuse_mismatch
 from dse.journal import JournalFile, describe_missing
@@ -237,8 +238,9 @@ def open_study(
     Raises:
         StudyMismatch: the folder holds a study with another fingerprint or other objectives.
         ConfigError: no objective, or two baselines with one label.
-        RunFolderError: the folder cannot be written.
+        RunFolderError: the folder cannot be written, or holds an analysis.
     """
+    refuse_analysis(run)
     if not objectives:
         raise ConfigError("objectives.names", "[]", "at least one objective")
     labels = [baseline.label for baseline in baselines]

@@ -9,6 +9,7 @@ import torch
 from compressors.graph import Layer
 from compressors.model import CompressedModel
 from energy.activity import input_activity, reuse_activity, weight_activity
+from energy.bit_columns import ColumnRequest
 from energy.workload import FLOAT_BITS, LayerWork, Workload
 
 IMAGE_BITS = 8
@@ -21,6 +22,7 @@ def trace_workload(
     encodings: Iterable[str],
     unpriced: Collection[str] = (),
     reuse_block: tuple[int, ...] | None = None,
+    columns: Collection[ColumnRequest] = (),
 ) -> Workload:
     """Shapes, formats and popcounted activity of every layer of ``model``.
 
@@ -30,6 +32,7 @@ def trace_workload(
         encodings: weight encodings the accelerators ask for.
         unpriced: parts of the network left in floating point by the user, passed on to the cost's notes.
         reuse_block: rows and columns of weights that share sums; None: what they share is not counted.
+        columns: bit columns the accelerators ask for.
     """
     encodings = tuple(dict.fromkeys(encodings))
     codes = model.input_codes(images)
@@ -44,7 +47,9 @@ def trace_workload(
             LayerWork(
                 name=layer.name,
                 **_shape(layer),
-                weights={} if tensor is None else {e: weight_activity(tensor, e) for e in encodings},
+                weights={}
+                if tensor is None
+                else {e: weight_activity(tensor, e, columns, layer.groups) for e in encodings},
                 input=None if grid is None else input_activity(codes[layer.name], grid.bits, grid.signed),
                 output_bits=max((read_bits[name] for name in layer.consumers), default=FLOAT_BITS),
                 added=layer.added,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from compressors.reuse import Block, reuse
 from compressors.sharing import share
 from compressors.slicing import GRANULARITIES, narrowed, reslice
 from compressors.tensor import SlicedTensor
+from energy.associative.counts import PassCounts, graph_counts
+from energy.bit_columns import ColumnActivity, ColumnRequest, column_activity
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class WeightActivity:
         dense_bits: bits of all codes stored one after the other, signs included.
         nonzero: granularity -> ``int64 [planes, N]``, non-zero digits per plane and output channel.
         signs: granularity -> sign bits that the non-zero digits need beside their magnitudes.
+        columns: requests of an accelerator -> its bit columns; empty where none was asked for.
     """
 
     encoding: str
@@ -35,6 +38,7 @@ class WeightActivity:
     dense_bits: int
     nonzero: Mapping[int, np.ndarray]
     signs: Mapping[int, int]
+    columns: Mapping[ColumnRequest, ColumnActivity] = field(default_factory=dict)
 
     def sparse_bits(self, granularity: int, weights: int) -> int:
         """Bits of ``weights`` weights stored plane by plane as a bitmap and what stands behind its ones.
@@ -54,6 +58,7 @@ class WeightActivity:
             "dense_bits": self.dense_bits,
             "nonzero": {str(g): counts.tolist() for g, counts in self.nonzero.items()},
             "signs": {str(g): signs for g, signs in self.signs.items()},
+            "columns": [[*request, found.to_dict()] for request, found in self.columns.items()],
         }
 
     @classmethod
@@ -65,6 +70,7 @@ class WeightActivity:
             data["dense_bits"],
             {int(g): np.array(counts, np.int64) for g, counts in data["nonzero"].items()},
             {int(g): int(signs) for g, signs in data["signs"].items()},
+            {(int(g), int(f)): ColumnActivity.from_dict(c) for g, f, c in data.get("columns", ())},
         )
 
 
@@ -102,6 +108,7 @@ class ReuseActivity:
         depth: additions one after another.
         scalings, combining: multiplications of sums by scales, and additions of the scaled sums.
         multiplications_before, multiplications: weights that are not zero, and distinct magnitudes per row (UCNN).
+        passes: what the adder graphs take on an associative processor; None where that was not counted.
     """
 
     adders_before: int
@@ -112,6 +119,15 @@ class ReuseActivity:
     combining: int
     multiplications_before: int
     multiplications: int
+    passes: PassCounts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ReuseActivity:
+        passes = data.get("passes")
+        return cls(**{**data, "passes": None if passes is None else PassCounts(**passes)})
 
 
 def reuse_activity(tensor: SlicedTensor, groups: int, block: Block, bits: int, signed: bool) -> ReuseActivity:
@@ -135,18 +151,27 @@ def reuse_activity(tensor: SlicedTensor, groups: int, block: Block, bits: int, s
         combining=sum(g.combining for g in graphs),
         multiplications_before=sum(p.multiplications_before for p in products),
         multiplications=sum(p.multiplications for p in products),
+        passes=PassCounts.total(graph_counts(graph, bits, signed) for graph in adders),
     )
 
 
-def weight_activity(tensor: SlicedTensor, encoding: str) -> WeightActivity:
-    """Count the non-zero digits of ``tensor`` written in ``encoding``, per plane and output channel."""
-    counts, signs = {}, {}
+def weight_activity(
+    tensor: SlicedTensor, encoding: str, columns: Iterable[ColumnRequest] = (), groups: int = 1
+) -> WeightActivity:
+    """Count the non-zero digits of ``tensor`` written in ``encoding``, per plane and output channel.
+
+    Args:
+        columns: bit columns to count beside them; ``groups``: channel groups of the layer.
+    """
+    counts, signs, found = {}, {}, {}
     native = tensor.encoding in ("ternary", "binary")
     for g in GRANULARITIES:
         sliced = reslice(tensor, encoding, g)
         planes = sliced.magnitude.reshape(-1, *sliced.magnitude.shape[2:])
         counts[g] = statistics(planes, per_row=True).nonzero[sliced.granularity]
         signs[g] = _sign_bits(tensor, encoding, int(counts[g].sum()), native)
+        if g == 1:
+            found = {c: column_activity(planes, tensor.columns, c, groups) for c in columns}
     weights = tensor.shape[0] * tensor.columns
     return WeightActivity(
         encoding=encoding,
@@ -155,6 +180,7 @@ def weight_activity(tensor: SlicedTensor, encoding: str) -> WeightActivity:
         dense_bits=weights * _code_bits(tensor, native),
         nonzero=counts,
         signs=signs,
+        columns=found,
     )
 
 

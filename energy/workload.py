@@ -78,7 +78,7 @@ class LayerWork:
         plain = {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in nested}
         plain["weights"] = {encoding: a.to_dict() for encoding, a in self.weights.items()}
         plain["input"] = None if self.input is None else self.input.to_dict()
-        plain["reuse"] = None if self.reuse is None else vars(self.reuse)
+        plain["reuse"] = None if self.reuse is None else self.reuse.to_dict()
         return plain
 
     @classmethod
@@ -88,7 +88,7 @@ class LayerWork:
             fields[name] = tuple(fields[name])
         fields["weights"] = {e: WeightActivity.from_dict(a) for e, a in fields["weights"].items()}
         fields["input"] = None if fields["input"] is None else InputActivity.from_dict(fields["input"])
-        fields["reuse"] = None if fields["reuse"] is None else ReuseActivity(**fields["reuse"])
+        fields["reuse"] = None if fields["reuse"] is None else ReuseActivity.from_dict(fields["reuse"])
         return cls(**fields)
 
 

@@ -29,7 +29,8 @@ from dse.figures.style import (
 PAGE_IN = 7.16
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 _DECADES = 6  # of colour: what is smaller still counts as the smallest
-_MOST_PANELS = 4
+_MOST_PANELS = 4  # choices of integer codes
+_MOST_COLUMNS, _MOST_ROWS = 5, 2  # of histograms
 _PROXY_TITLES = {
     "own_error": "Error of the weights, or of the input",
     "output_error": "Error of the layer's output",
@@ -100,9 +101,9 @@ def oracle_figure(analysis: Analysis) -> Figure:
 
 def weights_figure(histograms: Sequence[Histogram]) -> Figure:
     """A histogram for each stage, the largest where there are many, beside the three densities."""
-    largest = sorted(histograms, key=lambda h: -h.weights)[: 2 * _MOST_PANELS]
+    largest = sorted(histograms, key=lambda h: -h.weights)[: _MOST_COLUMNS * _MOST_ROWS]
     shown = [h for h in histograms if h in largest]
-    lines = -(-len(shown) // _MOST_PANELS)
+    lines = -(-len(shown) // _MOST_COLUMNS)
     columns = -(-len(shown) // lines)
     figure = new_figure(0.6 + 1.35 * lines, PAGE_IN if columns > 2 else COLUMN_IN)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -114,8 +115,12 @@ def weights_figure(histograms: Sequence[Histogram]) -> Figure:
             axes.plot(x, density(x), color=colour, linewidth=0.9, label=family)
         axes.set_title(f"{histogram.stage} ({histogram.weights:,})", fontsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for axes in panels[len(shown) :]:
+    empty = panels[
+        len(shown) :
+    ]  # at the end of the last row; the panels above it have the numbers of their column
+    for axes, above in zip(empty, panels[len(shown) - columns :], strict=False):
         axes.set_visible(False)
+        above.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("Weight / root mean square of its channel", fontsize=8)
     figure.supylabel("Density", fontsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -227,11 +232,12 @@ def repairs_figure(analysis: Analysis) -> Figure:
     axes.set_xlabel("Divergence from the float network (nats)")
     axes.grid(True, axis="x")
     axes.tick_params(axis="y", length=0)
-    names = [
-        Line2D([], [], color=c, marker="o", markersize=4, label=r.replace("_", " "))
-        for r, c in colours.items()
+    names = [Line2D([], [], color=c, label=r.replace("_", " ")) for r, c in colours.items()]
+    dots = [
+        Line2D([], [], linestyle="", marker="o", markersize=4, color=GREY, markerfacecolor=fill, label=label)
+        for label, fill in (("without repair", "white"), ("with repair", GREY))
     ]
-    figure.legend(handles=names, loc="outside upper center", ncols=3, borderaxespad=0.2)
+    figure.legend(handles=[*dots, *names], loc="outside upper center", ncols=4, borderaxespad=0.2)
     return figure
 
 

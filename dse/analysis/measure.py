@@ -31,11 +31,12 @@ from dse.analysis.records import (
     SliceCount,
 )
 from dse.analysis.repairs import convert_baselines, planned
-from dse.analysis.settings import AnalyzeSettings, weight_choices
+from dse.analysis.settings import AnalyzeSettings
 from dse.analysis.site import Effect, Site
 from dse.evaluate import Evaluator
 from dse.memo import Memo, content_key
 from dse.settings import SweepSettings
+from dse.weight_choices import weight_choices
 from energy.activity import reuse_activity, weight_activity
 
 T = TypeVar("T")

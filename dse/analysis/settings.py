@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compressors.plan import ROUNDINGS
-from compressors.registry import MethodConfig, check_range, make_config
+from compressors.registry import MethodConfig, check_range
 from dse.errors import ConfigError, UnknownName
-from dse.space import REPAIRS, choice_label
+from dse.space import REPAIRS
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class AnalyzeSettings:
 
     Attributes:
         layers: paths of the layers to compress one at a time; None takes them all.
-        choices: labels of the weight choices to try; None tries all of the space.
+        choices: labels of the weight choices to try, see ``dse.weight_choices``; None tries all of the space.
         roundings: ways of rounding weights to compare.
         activation_bits: bits of the input to try on each layer.
-        repairs: recipes to try on the baselines of the space, beside the configured one.
+        repairs: recipes to try on the baselines of the space, beside the configured one; may be empty.
     """
 
     layers: tuple[str, ...] | None = None
@@ -37,7 +36,7 @@ class AnalyzeSettings:
         if self.choices is not None and not self.choices:
             raise ConfigError("analyze.choices", [], "labels of weight choices, or null for all of them")
         if not self.roundings:
-            raise ConfigError("analyze.roundings", [], "at least one of", ", ".join(ROUNDINGS))
+            raise ConfigError("analyze.roundings", [], f"at least one of {', '.join(ROUNDINGS)}")
         for name in self.roundings:
             if name not in ROUNDINGS:
                 raise UnknownName("rounding", name, ROUNDINGS, key="analyze.roundings")
@@ -82,20 +81,3 @@ class AnalyzeSettings:
             if name not in layers:
                 raise UnknownName("layer", name, layers, key="analyze.layers")
         return tuple(name for name in layers if name in self.layers)
-
-
-def weight_choices(weights: Mapping[str, Mapping[str, Any] | None]) -> dict[str, MethodConfig]:
-    """Label -> settings of every weight choice of a space (its ``weights``), validated there before."""
-    choices: dict[str, MethodConfig] = {}
-    for method, settings in weights.items():
-        if settings is None:
-            continue
-        lists = [_listed(values) for values in settings.values()]
-        for values in itertools.product(*lists):
-            chosen = dict(zip(settings, values, strict=True))
-            choices[choice_label(method, chosen)] = make_config(method, chosen, f"space.weights.{method}")
-    return choices
-
-
-def _listed(values: Any) -> Collection[Any]:
-    return values if isinstance(values, (list, tuple)) else [values]

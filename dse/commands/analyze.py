@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import yaml
 
-from dse.analysis.settings import AnalyzeSettings, weight_choices
+from dse.analysis.folder import claim
+from dse.analysis.settings import AnalyzeSettings
 from dse.errors import DseError, RunFolderError
 from dse.memo import Memo, content_key
 from dse.provenance import collect_provenance, read_provenance, write_provenance
 from dse.run_folder import MEMO, make_run_folder, write_config
 from dse.settings import SweepSettings
 from dse.study import JOURNAL
+from dse.weight_choices import weight_choices
 
 SUFFIX = "-analysis"
 
@@ -40,6 +43,7 @@ def run(config: Mapping[str, Any]) -> int:
         with contextlib.suppress(OSError):
             folder.rmdir()  # made above, of no use unless an analysis lies in it already
         raise
+    claim(folder, _fingerprint(config, settings, wanted, evaluator.bench.data.digest))
     write_config(folder, config)
     write_provenance(folder, collect_provenance(settings.study.seed, content_key(config)))
     try:
@@ -58,6 +62,21 @@ def run(config: Mapping[str, Any]) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _fingerprint(
+    config: Mapping[str, Any], settings: SweepSettings, wanted: AnalyzeSettings, data_digest: str
+) -> dict[str, Any]:
+    """What makes it another analysis when it changes; accelerators and objectives are not looked at."""
+    setup = settings.setup.fingerprint()
+    return {
+        "analyze": dataclasses.asdict(wanted),
+        "space": config["space"],
+        "model": setup["model"],
+        "data": setup["data"],
+        "data digest": data_digest,
+        "evaluation": {"arithmetic": setup["evaluation"]["arithmetic"]},
+    }
 
 
 def _prepare(folder: Path) -> None:

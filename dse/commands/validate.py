@@ -22,11 +22,12 @@ def run(config: Mapping[str, Any]) -> int:
     """Run the targets asked for, print every figure, and write table and parity plots where ``out`` says."""
     chosen = _chosen(config["target"])
     console = Console()
+    shown = config["figures"] if config["figures"] is not None else len(chosen) == 1
     answers = []
     for one in chosen:
         print(f"{one.name}: {one.title} ...", file=sys.stderr)
         answers.append(Answer(one, tuple(one.run())))
-        if config["figures"]:
+        if shown:
             console.print(_table(answers[-1]))
     rows = [row for answer in answers for row in summary_rows(answer)]
     print(show(rows))

@@ -21,11 +21,12 @@ _BAND = 0.15
 
 
 def parity_figure(answers: Sequence[Answer]) -> Figure:
-    """A panel per target, both axes logarithmic and in the target's own units.
+    """A panel per target of more than one published value, both axes logarithmic and in the target's own units.
 
     The line is equality, the grey band 15 % to either side; circles are calibrated figures, triangles blind ones.
     Figures of a target in several units are each divided by the geometric mean of the published ones of their unit.
     """
+    answers = [a for a in answers if len({check.published for check in a.checks}) > 1] or answers
     rows = -(-len(answers) // _COLUMNS)
     columns = min(_COLUMNS, len(answers))
     figure = new_figure(_PANEL_IN * rows + 0.35, _PANEL_IN * columns)
@@ -55,9 +56,13 @@ def _panel(axes: Axes, answer: Answer) -> None:
             size = 3.5 if len(points) < 40 else 2.0
             axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=size, markeredgewidth=0)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    decades = math.log10(high / low)
     for axis in (axes.xaxis, axes.yaxis):
-        if math.log10(high / low) > 3:
+        if decades > 3:
             axis.set_major_locator(LogLocator(10, numticks=4))
+        elif decades < 1.5:
+            axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     units = {check.unit for check in answer.checks}
     axes.set_title(f"{answer.target.name} ({units.pop() if len(units) == 1 else 'relative'})", fontsize=7)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-from compressors.errors import UnknownName
+from compressors.errors import ConfigError, UnknownName
+from energy.bit_columns import ColumnRequest
 from energy.cost import Cost, Peak
 from energy.technology import Technology
 from energy.workload import Workload
 
 
 class Accelerator(Protocol):
-    """A machine that can price a workload."""
+    """A machine that can price a workload.
+
+    It may also have ``columns``, bit columns it asks for (``energy.bit_columns.ColumnRequest``), and ``reuse_block``,
+    rows and columns of weights that share sums; :func:`requests` reads them.
+    """
 
     encodings: tuple[str, ...]
     """Weight encodings whose activity the workload must carry."""
@@ -37,10 +43,59 @@ class Specified(Accelerator, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Requests:
+    """What machines want to be counted on the weights.
+
+    Attributes:
+        encodings: ways of writing weights whose activity is asked for.
+        columns: bit columns to count in each of them.
+        reuse_block: rows and columns of weights that share sums; None where nobody asks.
+    """
+
+    encodings: tuple[str, ...]
+    columns: tuple[ColumnRequest, ...]
+    reuse_block: tuple[int, int] | None
+
+
+def requests(accelerators: Mapping[str, Accelerator], reuse_block: tuple[int, ...] | None = None) -> Requests:
+    """What all of ``accelerators`` ask for together, and ``reuse_block`` of the user.
+
+    Raises:
+        ConfigError: two blocks of weights that share sums.
+    """
+    encodings = dict.fromkeys(e for a in accelerators.values() for e in a.encodings)
+    columns = dict.fromkeys(c for a in accelerators.values() for c in getattr(a, "columns", ()))
+    block, asked_by = reuse_block, "evaluation.reuse_block"
+    for name, accelerator in accelerators.items():
+        wanted = getattr(accelerator, "reuse_block", None)
+        if wanted is None:
+            continue
+        if block is not None and tuple(block) != tuple(wanted):
+            raise ConfigError(
+                f"accelerators.{name}: block of shared sums",
+                list(wanted),
+                f"{list(block)}, as {asked_by} says",
+            )
+        block, asked_by = tuple(wanted), f"accelerators.{name}"
+    return Requests(tuple(encodings), tuple(columns), block)
+
+
 Builder = Callable[[Any, Technology], Accelerator]
 _BUILT_IN = (
+    "addergraph",
+    "associative",
     "bitserial",
+    "columns",
+    "crossbar",
+    "digital_cim",
+    "fused_systolic",
     "gpu_roofline",
+    "lowbit",
+    "parallel",
+    "search",
+    "systolic",
+    "temporal",
 )
 _kinds: dict[str, tuple[type, Builder]] = {}
 

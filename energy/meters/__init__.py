@@ -9,6 +9,7 @@ from energy.meters.base import Absent, Meter, MeterError, Reading
 from energy.meters.null import NullMeter
 from energy.meters.nvml import NvmlMeter
 from energy.meters.protocol import measure_energy
+from energy.meters.rapl import RaplMeter
 from energy.meters.results import Block, Measurement, RejectedBlock
 from energy.meters.settings import ProtocolSettings
 
@@ -21,6 +22,7 @@ __all__ = [
     "NullMeter",
     "NvmlMeter",
     "ProtocolSettings",
+    "RaplMeter",
     "Reading",
     "RejectedBlock",
     "measure_energy",
@@ -40,6 +42,7 @@ def _best_meter(device: int | str) -> Meter:
 _METERS: dict[str, Callable[[int | str], Meter]] = {
     "auto": _best_meter,
     "nvml": NvmlMeter,
+    "rapl": RaplMeter,
     "none": lambda device: NullMeter(Absent("measuring is switched off", "set meter.name=auto")),
 }
 
@@ -48,8 +51,8 @@ def open_meter(name: str, device: int | str = 0) -> Meter:
     """The meter a configuration asks for.
 
     Args:
-        name: ``auto`` (NVML where there is a GPU, else none with the reason), ``nvml`` or ``none``.
-        device: CUDA index or UUID of the GPU.
+        name: ``auto`` (NVML where there is a GPU, else none with the reason), ``nvml``, ``rapl`` or ``none``.
+        device: CUDA index or UUID of the GPU; for ``rapl`` the number of the package, or ``all``.
 
     Raises:
         UnknownName: no meter has this name.

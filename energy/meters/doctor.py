@@ -19,12 +19,10 @@ from energy.meters.machine import (
     cpu_model,
     cpu_quota,
     memory_bytes,
-    read_text,
     usable_cores,
 )
 from energy.meters.nvml import NvmlMeter, list_gpus
-
-POWERCAP = Path("/sys/class/powercap")
+from energy.meters.rapl import ALL, POWERCAP, RaplMeter
 
 # Extensions that make the popcount kernels fast, best first: x86 (AMD64) and Arm names of /proc/cpuinfo.
 _POPCOUNT_FLAGS = {
@@ -93,23 +91,11 @@ def _gpu_finding(uuid: str, name: str) -> Finding:
 def rapl_findings(powercap: Path = POWERCAP) -> list[Finding]:
     """Whether the processor's energy counters (RAPL, through powercap) are there and readable."""
     subject = "CPU energy (RAPL)"
-    counters = sorted(powercap.glob("*rapl*:*/energy_uj"))
-    if not counters:
-        return [
-            Finding(
-                subject,
-                "missing",
-                f"no RAPL zones under {powercap} (virtual machine, container, or not Linux)",
-                "run on the machine itself, with the module intel_rapl_common loaded",
-            )
-        ]
-    names = {path: (read_text(path.parent / "name") or path.parent.name).strip() for path in counters}
-    closed = [path for path in counters if read_text(path) is None]
-    if closed:
-        detail = f"not readable for this user: {', '.join(names[path] for path in closed)}"
-        remedy = f"sudo chmod a+r {' '.join(str(path) for path in closed)} (root only since CVE-2020-8694)"
-        return [Finding(subject, "missing", detail, remedy)]
-    return [Finding(subject, "ok", f"readable: {', '.join(names.values())}")]
+    meter = RaplMeter(ALL, powercap)
+    absent = meter.available()
+    if absent is not None:
+        return [Finding(subject, "missing", absent.reason, absent.remedy)]
+    return [Finding(subject, "ok", f"readable: {', '.join(meter.describe()['zones'])}; use it with meter=rapl")]
 
 
 def cpu_findings(cpuinfo: Path = CPUINFO) -> list[Finding]:

@@ -58,7 +58,7 @@ class Target:
     run: Callable[[], list[Check]]
 
 
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = ("bitfusion", "cam", "pe", "scalesim")
 _targets: dict[str, Target] = {}
 
 

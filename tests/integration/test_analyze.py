@@ -19,7 +19,7 @@ from dse.cli import main
 from dse.evaluate import Evaluator
 from dse.settings import SweepSettings
 from dse.study import JOURNAL
-from tests.integration.sweeping import SMALL, content, into
+from tests.integration.sweeping import SMALL, content, copied, into, sweep
 
 pytestmark = pytest.mark.usefixtures("own_threads")
 
@@ -159,6 +159,34 @@ def test_the_same_again_computes_nothing_anew(
     assert f"3 layers, 3 choices: {done / 'report.html'}" in err
 
 
+OTHERS = {
+    "analyze.choices=[ternary-1]": 'analyze.choices: was null, now ["ternary-1"]',
+    "analyze.activation_bits=[8]": "analyze.activation_bits: was [8, 2], now [8]",
+    "space.bias=match": 'space.bias: was "keep", now "match"',
+    "data.calibration=40": "data.calibration: was 32, now 40",
+}
+
+
+@pytest.mark.parametrize("word", OTHERS)
+def test_an_analysis_is_not_replaced_by_another(
+    word: str, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(done)
+    assert analyze(done, word) == 2
+    told = capsys.readouterr().err
+    assert f"dse: {done} holds an analysis of something else:\n  {OTHERS[word]}" in told
+    assert "study.name=ANOTHER_NAME" in told
+    assert content(done) == before
+
+
+def test_a_sweep_does_not_write_over_an_analysis(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(done)
+    assert sweep(done) == 2
+    told = capsys.readouterr().err
+    assert f"dse: {done} holds an analysis; choose another study.name for a sweep" in told
+    assert content(done) == before and not (done / "workers").exists()
+
+
 @pytest.mark.slow
 def test_an_interrupted_analysis_goes_on(
     tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -204,6 +232,11 @@ REFUSED = [
     (["analyze.layer=[conv1]"], "analyze: unknown key 'layer'; did you mean 'layers'"),
     (["space.weights.ternry.terms=[1]"], "space.weights: unknown compressor 'ternry'"),
     (["study.name=a/b"], "study.name='a/b': expected the name of a folder"),
+    (["analyze.roundings=[]"], "analyze.roundings=[]: expected at least one of nearest, second_order\n"),
+    (
+        ["analyze.choices=ternary-1"],
+        "analyze.choices=ternary-1: expected null, or a list, each item text, as in 'analyze.choices=[ternary-1]'",
+    ),
 ]
 
 
@@ -224,6 +257,16 @@ def test_some_choices_of_some_layers(tmp_path: Path) -> None:
     assert analyze(folder, *words, "analyze.layers=[linear]", "analyze.repairs=[]") == 0
     assert [(r["layer"], r["choice"]) for r in table(folder, "sensitivity")] == [("linear", "uniform-8")]
     assert {r["recipe"] for r in table(folder, "repairs")} == {"nearest"}
+
+
+def test_what_a_sweep_left_is_left_alone(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(finished_run, tmp_path / "mine-analysis")
+    before = content(folder)
+    assert analyze(folder) == 2
+    assert "holds the study of a sweep; choose another study.name" in capsys.readouterr().err
+    assert content(folder) == before
 
 
 def test_the_folder_of_a_sweep_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

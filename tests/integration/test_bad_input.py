@@ -80,12 +80,34 @@ WORDS: list[tuple[list[str], list[str]]] = [
         ["space.weights.uniform.bit=[4]"],
         ["space.weights.uniform: unknown setting", "'bit'", "did you mean 'bits'"],
     ),
-    (["space.activation_bits=abc"], ["space.activation_bits", "abc"]),
-    (["space.activation_bits=[abc]"], ["'abc'", "Integer", "space.activation_bits[0]"]),
+    (
+        ["space.activation_bits=abc"],
+        [
+            "space.activation_bits=abc: expected a list, each item a whole number, as in 'space.activation_bits=[8]'"
+        ],
+    ),
+    (["space.activation_bits=4"], ["as in 'space.activation_bits=[4]'"]),
+    (
+        ["space.activation_bits=[abc]"],
+        ["space.activation_bits[0]=abc: expected a whole number, as in 'space.activation_bits=[8]'"],
+    ),
     (["space.activation_bits=[9]"], ["space.activation_bits=9: expected an integer from 1 to 8"]),
     (["space.activation_bits=[0]"], ["space.activation_bits=0: expected an integer from 1 to 8"]),
     (["space.weights.uniform.bits=[abc]"], ["space.weights.uniform.bits=abc: expected an integer from 2 to"]),
-    (["space.weights.uniform.bits=abc"], ["space.weights.uniform.bits", "abc"]),
+    (["space.weights.uniform.bits=abc"], ["space.weights.uniform.bits=abc: expected a list, as in 'space."]),
+    (
+        ["space.weights.uniform.bits=[]"],
+        ["space.weights.uniform.bits=[]: expected at least one value to try"],
+    ),
+    (["space.repair=[]"], ["space.repair=[]: expected a list, at least one of nearest, second_order"]),
+    (
+        ["space.weights={ternary:{terms:[1],grup:[16]}}"],
+        [
+            "space.weights.ternary: unknown setting of 'ternary' 'grup'",
+            "available: asymmetric, group, per, refine",
+        ],
+    ),
+    (["space.pattern=2:4"], ["space.sparsity=0.1: expected 0 or 0.5", "give 'space.sparsity=[0,0.5]'"]),
     (["space.weights.uniform.bits=[1]"], ["space.weights.uniform.bits=1: expected an integer from 2 to"]),
     (["space.weights.uniform.bits=[99]"], ["space.weights.uniform.bits=99: expected an integer from 2 to"]),
     (["space.weights.ternary.terms=[0]"], ["space.weights.ternary.terms=0: expected an integer from 1 to"]),
@@ -105,7 +127,7 @@ WORDS: list[tuple[list[str], list[str]]] = [
     (["model.target=no_such_module:build"], ["model.target=no_such_module:build", "that can be imported"]),
     (["study.n_trials=0"], ["study.n_trials=0: expected a whole number of at least 1"]),
     (["study.n_trials=-3"], ["study.n_trials=-3: expected a whole number of at least 1"]),
-    (["study.n_trials=many"], ["'many'", "Integer", "study.n_trials"]),
+    (["study.n_trials=many"], ["study.n_trials=many: expected a whole number, as in study.n_trials=100"]),
     (["study.name=a/b"], ["study.name='a/b': expected the name of a folder"]),
     (["study.fresh=true"], ["already holds a study", "choose another study.name"]),
     (["data.search=0"], ["data.search=0"]),

@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from scipy import stats
 
 from compressors.calibration.observe import Calibration, calibrate
@@ -41,19 +42,23 @@ from dse.analysis.distributions import (
     relative_error,
     stage_histograms,
 )
-from dse.analysis.drawings import choices_figure, repairs_figure
+from dse.analysis.drawings import choices_figure, repairs_figure, weights_figure
 from dse.analysis.figures import write_analysis_figures
+from dse.analysis.folder import ABOUT, claim, refuse_analysis
 from dse.analysis.measure import count_reuse, count_slices
 from dse.analysis.page import render_analysis, write_analysis
 from dse.analysis.progress import Steps
 from dse.analysis.records import Analysis, OracleError, RepairOutcome, ReuseCount, Sensitivity, SliceCount
 from dse.analysis.repairs import planned
-from dse.analysis.settings import AnalyzeSettings, weight_choices
+from dse.analysis.settings import AnalyzeSettings
 from dse.analysis.summary import by_choice, correlations, fronts, most_sensitive, on_fronts, spearman
 from dse.analysis.tables import COLUMNS, rows, write_tables
+from dse.errors import RunFolderError, StudyMismatch
 from dse.figures.style import paper_style, render
 from dse.plots import WrittenFigure
-from dse.space import Space, SpaceConfig, parse_choice
+from dse.space import Space, SpaceConfig
+from dse.weight_choices import weight_choices
+from tests.integration.sweeping import content
 from tests.networks import images, residual
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -509,6 +514,34 @@ def test_what_is_not_there_is_not_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "report.html") in write_analysis(tmp_path, inputs_only, {}, None)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3, 5, 6, 7, 9, 12])
+def test_every_column_of_histograms_has_numbers_below(stages: int) -> None:
+    weights = {f"s{i}.a": family_sample("gauss", 4, 50) for i in range(stages)}
+    layers = [describe_weights(n, w) for n, w in weights.items()]
+    with paper_style():
+        figure = weights_figure(stage_histograms(layers, weights))
+        figure.draw_without_rendering()
+        panels = [axes for axes in figure.axes if axes.get_visible()]
+        assert [axes.get_title().partition(" ")[0] for axes in panels] == [
+            f"s{i}" for i in range(max(0, min(stages, 10)))
+        ]
+        lowest: dict[float, Axes] = {}
+        for axes in panels:
+            lowest[round(axes.get_position().x0, 2)] = axes
+        for axes in lowest.values():
+            assert [label for label in axes.get_xticklabels() if label.get_visible() and label.get_text()]
+        assert stages != 5 or len(lowest) == 5  # a row without an empty cell
+
+
+def test_open_and_filled_dots_are_explained() -> None:
+    with paper_style():
+        (legend,) = repairs_figure(analysis(several())).legends
+    found = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert list(found) == ["without repair", "with repair", "reconstruct"]
+    assert found["without repair"].get_markerfacecolor() == "white"
+    assert found["with repair"].get_markerfacecolor() == found["with repair"].get_color() != "white"
+
+
 def test_the_page_stands_alone_and_escapes_what_it_shows(drawn: list[WrittenFigure]) -> None:
     made = analysis(several())
     page = render_analysis(made, drawn, {"git": {"commit": "<b>"}}, "a: <i>")
@@ -538,7 +571,7 @@ def test_showing_an_analysis_needs_no_torch() -> None:
     [
         ({"layers": []}, "analyze.layers=[]: expected paths of layers, or null"),
         ({"choices": []}, "analyze.choices=[]: expected labels of weight choices, or null"),
-        ({"roundings": []}, "analyze.roundings=[]: expected at least one of"),
+        ({"roundings": []}, "analyze.roundings=[]: expected at least one of nearest, second_order"),
         ({"roundings": ["neerest"]}, "analyze.roundings: unknown rounding 'neerest'; did you mean 'nearest'"),
         (
             {"repairs": ["reconstrct"]},
@@ -555,17 +588,37 @@ def test_wrong_settings_are_named(given: dict, message: str) -> None:
     assert isinstance(caught.value, ConfigError | UnknownName)
 
 
+def test_a_folder_holds_one_analysis(tmp_path: Path) -> None:
+    about = {"analyze": {"choices": ("ternary-1",)}, "data": {"search": 60}}
+    refuse_analysis(tmp_path)
+    claim(tmp_path, about)
+    before = content(tmp_path)
+    claim(tmp_path, about)  # the same again goes on
+    with pytest.raises(StudyMismatch) as caught:
+        claim(tmp_path, {**about, "data": {"search": 61}})
+    assert str(caught.value).startswith(
+        f"{tmp_path} holds an analysis of something else:\n  data.search: was 60, "
+    )
+    assert "study.name=ANOTHER_NAME" in str(caught.value)
+    with pytest.raises(RunFolderError, match="holds an analysis; choose another study.name"):
+        refuse_analysis(tmp_path)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])
+def test_a_damaged_account_of_an_analysis_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / ABOUT).write_text(text)
+    with pytest.raises(RunFolderError, match=r"analysis.json: damaged \(.+\); delete it"):
+        claim(tmp_path, {"a": 1})
+    assert (tmp_path / ABOUT).read_text() == text
+
+
 def test_layers_are_taken_in_the_order_they_run_and_once() -> None:
     wanted = AnalyzeSettings.from_dict({"layers": ["b", "a", "b"]})
     assert wanted.chosen(("a", "b", "c")) == ("a", "b")
     assert AnalyzeSettings().chosen(("a", "b")) == ("a", "b")
     with pytest.raises(UnknownName, match="analyze.layers: unknown layer 'b'"):
         wanted.chosen(("a", "bb"))
-
-
-def test_choices_are_those_of_the_space() -> None:
-    found = weight_choices({"ternary": {"terms": [1, 2]}, "binary": None, "uniform": {"bits": 4}})
-    assert found == {label: parse_choice(label) for label in ("ternary-1", "ternary-2", "uniform-4")}
 
 
 def test_some_choices_can_be_asked_for() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dse.cli import COMMANDS, main
+from dse.expected import expectation
 from dse.locations import USER_CONFIGS
+from dse.schema import SCHEMAS
 
 SWEEP = ["sweep", "+experiment=resnet_ternary"]
 
@@ -205,6 +209,83 @@ def test_several_values_run_one_after_the_other(capsys: pytest.CaptureFixture[st
     assert main([*SWEEP, "-m", "study.n_trials=0,-1"]) == 2
     err = capsys.readouterr().err
     assert "dse: study.n_trials=0: " in err and "dse: study.n_trials=-1: " in err
+
+
+TYPES = {
+    "study.n_trials=": "study.n_trials='': expected a whole number, as in study.n_trials=100",
+    "study.seed=true": "study.seed=true: expected a whole number, as in study.seed=0",
+    "study.folder=null": "study.folder=null: expected text, as in study.folder=results",
+    "study.name=[a]": "study.name=[a]: expected null, or text",
+    "study=5": "study=5: expected a mapping with the keys name, folder, n_trials",
+    "space.equalize=maybe": "space.equalize=maybe: expected true or false, as in space.equalize=false",
+    "space.repair=nearest": "space.repair=nearest: expected a list, each item text, as in 'space.repair=[nearest]'",
+    "space.sparsity={a: 1}": "space.sparsity={a: 1}: expected a list, each item a number, as in 'space.sparsity=[0.0]'",
+    "space.first=abc": "space.first=abc: expected null, or a mapping with the keys weights, activation_bits",
+    "space.first.activation_bits=x": "space.first.activation_bits=x: expected a whole number",
+    "space.weights=5": "space.weights=5: expected a mapping, as in 'space.weights={uniform: {bits: [4,8]}}'",
+    "space.weights={ternary: 3}": "space.weights.ternary=3: expected null, or a mapping to lists",
+    "space.weights.ternary.terms=3": "space.weights.ternary.terms=3: expected a list, as in 'space.weights.ternary.te",
+    "space.baselines.x=5": "space.baselines.x=5: expected a mapping, as in 'space.baselines.x={weights: uniform-4, ",
+    "technology.overrides.dram_energy=abc": "technology.overrides.dram_energy=abc: expected a number, as in ",
+    "technology.overrides={pe_energy.8/2: abc}": "technology.overrides.pe_energy.8/2=abc: expected a number",
+    "evaluation.reuse_block=4": "evaluation.reuse_block=4: expected null, or a list, each item a whole number, as in '",
+    "accelerators.bitserial=5": "accelerators.bitserial=5: expected a mapping with the keys kind, settings",
+    "objectives.max_loss=x": "objectives.max_loss=x: expected null, or a number",
+    "space.sparsity=[0,0.5": "space.sparsity=[0,0.5: cannot be read as key=value; close every bracket and quote",
+}
+
+
+@pytest.mark.parametrize("word", TYPES)
+def test_a_value_of_the_wrong_type_is_answered_with_what_is_expected(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SWEEP, word]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dse: {TYPES[word]}") and err.count("\n") == 1
+    for foreign in ("full_key", "reference_type", "Schema", "DictConfig", "http"):
+        assert foreign not in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_is_suggested_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every example of every key, as it would be typed."""
+    given = ["study.name=x"] if name in ("sweep", "analyze") else []
+    words = [word for key in leaves(SCHEMAS[name]) if (word := suggestion(name, key))]
+    assert main([name, *given, *words, "--cfg", "job"]) == 0, capsys.readouterr().err
+
+
+def leaves(schema: type, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(schema):
+        inner = getattr(schema(), field.name)
+        if dataclasses.is_dataclass(inner):
+            yield from leaves(type(inner), f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def suggestion(name: str, key: str) -> str:
+    found = expectation(SCHEMAS[name], key, "")
+    assert found is not None and found[0]
+    return found[1].removeprefix("as in ").strip("'")
+
+
+def test_a_wrong_type_in_a_file_is_answered_with_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nstudy: {n_trials: many}\n")
+    assert main(["sweep", "--config-dir", str(tmp_path), "experiment=mine", "study.n_trials=5"]) == 2
+    assert capsys.readouterr().err == (
+        "dse: study.n_trials=many: expected a whole number, as in study.n_trials=100; "
+        "correct it in experiment/mine.yaml\n"
+    )
+
+
+def test_weights_given_as_one_mapping_may_have_any_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    config = composed(capsys, *SWEEP, "space.weights={ternary: {terms: [1], group: [16]}}")
+    assert config["space"]["weights"]["ternary"] == {"terms": [1], "group": [16]}
+    assert config["space"]["weights"]["uniform"]  # what is not named stays
 
 
 @pytest.mark.parametrize(

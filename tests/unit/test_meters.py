@@ -335,18 +335,14 @@ def test_doctor_grades_each_gpu(library: StandInLibrary):
     assert gpu_findings()[0].status == "missing"
 
 
-def test_doctor_explains_rapl(tmp_path, monkeypatch):
-    assert rapl_findings(tmp_path)[0].status == "missing"
+def test_doctor_explains_rapl(tmp_path):
+    missing = rapl_findings(tmp_path)[0]
+    assert missing.status == "missing" and missing.remedy
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
-    (zone / "name").write_text("package-0\n")
-    (zone / "energy_uj").write_text("123\n")
-    assert rapl_findings(tmp_path)[0].detail == "readable: package-0"
-    real = doctor_module.read_text
-    monkeypatch.setattr(doctor_module, "read_text", lambda p: None if p.name == "energy_uj" else real(p))
-    closed = rapl_findings(tmp_path)[0]
-    assert closed.status == "missing" and "package-0" in closed.detail
-    assert str(zone / "energy_uj") in closed.remedy
+    for name, text in (("name", "package-0"), ("energy_uj", "123"), ("max_energy_range_uj", "1000")):
+        (zone / name).write_text(f"{text}\n")
+    assert rapl_findings(tmp_path)[0].detail == "readable: package-0; use it with meter=rapl"
 
 
 @pytest.mark.parametrize(

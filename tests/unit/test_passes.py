@@ -14,10 +14,10 @@ from compressors.reuse import adder_graph
 from energy.associative.counts import (
     Additions,
     PassCounts,
-    arranged,
+    addition_counts,
     count,
     graph_counts,
-    last_uses,
+    schedule,
     stored_words,
 )
 from energy.associative.programs import Operand, Trace, Word, add_program, load, run, store
@@ -150,6 +150,7 @@ def test_passes_and_writes_of_an_eight_bit_addition_by_hand(operation: Operation
     assert (got == truth).all() and width == 9
     assert trace.compares == 8 * (4 if in_place else 5) + 1  # the ninth bit is the carry
     assert trace.compared_cells == 3 * 8 * (4 if in_place else 5) + 1
+    assert addition_counts(8, 8, operation, in_place=in_place) == counted
     # clearing the carry and every new column, then each pass
     assert trace.writes == trace.compares + 1 + (1 if in_place else 9)
     # 6 cells of 8 states in every step; carries of random numbers are as good as random
@@ -162,9 +163,8 @@ def test_passes_and_writes_of_an_eight_bit_addition_by_hand(operation: Operation
 def simulate(codes: np.ndarray, bits: int, signed: bool) -> tuple[np.ndarray, np.ndarray, Trace, PassCounts]:
     """A whole graph executed by programs in 300 rows: its outputs and the true ones, ``[N, rows]``, and both counts."""
     graph = adder_graph(codes)
-    last = last_uses(graph)
+    plan = schedule(graph)
     widths, negative = stored_words(graph, bits, signed)
-    subtract, turned, in_place = arranged(graph, last)
     x = np.random.default_rng(1).choice(word_range(bits, signed), (graph.inputs, 300))
     fresh = numbered()
     carry = next(fresh)
@@ -172,24 +172,26 @@ def simulate(codes: np.ndarray, bits: int, signed: bool) -> tuple[np.ndarray, np
     cells = np.ones((300, 3000), bool)
     for word, numbers in zip(words, x, strict=True):
         store(cells, word, numbers)
+    words += [Word(())] * graph.adders
     totals = np.zeros(4)
-    for i, (left, _, right, _, shift) in enumerate(graph.operations):
+    for i in np.argsort(plan.when):
+        left, _, right, _, shift = graph.operations[i]
         pair = (Operand(words[left]), Operand(words[right], int(shift)))
-        first, second = pair[::-1] if turned[i] else pair
+        first, second = pair[::-1] if plan.turned[i] else pair
         node = graph.inputs + i
         program, word = add_program(
             first,
             second,
-            "subtract" if subtract[i] else "add",
+            "subtract" if plan.subtract[i] else "add",
             carry,
             int(widths[node]),
             bool(negative[node]),
             fresh,
-            bool(in_place[i]),
+            bool(plan.in_place[i]),
         )
         trace = run(cells, program)
         totals += (trace.compares, trace.writes, trace.compared_cells, trace.written_cells)
-        words.append(word)
+        words[node] = word
     outputs = np.zeros((len(codes), 300), np.int64)
     for n, (node, shift, sign) in enumerate(graph.outputs):
         if node >= 0:
@@ -221,22 +223,34 @@ def test_graphs_run_on_bit_columns_are_the_layer_and_are_counted_as_they_run(
 
 
 def naive_peak(codes: np.ndarray, bits: int) -> int:
-    """Bits in use, operation by operation."""
+    """Bits in use, operation by operation; inputs come in order, and what can be added is added at once."""
     graph = adder_graph(codes)
-    last = last_uses(graph)
     widths, _ = stored_words(graph, bits, False)
-    _, turned, in_place = arranged(graph, last)
-    live = {n: int(widths[n]) for n in range(graph.inputs) if last[n] >= 0}
+    plan = schedule(graph)
+    reads = graph.operations[:, [0, 2]]
+    waiting = {n: int((reads == n).any(1).sum()) for n in range(graph.nodes)}
+    for node in graph.outputs[:, 0]:
+        waiting[int(node)] = 1 << 30
+    live = {n: int(widths[n]) for n in range(graph.inputs) if waiting[n]}
     most = sum(live.values())
-    for i, (left, _, right, _, _) in enumerate(graph.operations):
-        node = graph.inputs + i
-        replaced = right if turned[i] else left
-        saved = min(live[replaced], int(widths[node])) if in_place[i] else 0
-        most = max(most, sum(live.values()) + int(widths[node]) - saved)
-        live[node] = int(widths[node])
-        for operand in {left, right}:
-            if last[operand] == i:
-                del live[operand]
+    come, done = set[int](), set[int]()
+    for newest in range(graph.inputs):
+        come.add(newest)
+        for i, (left, right) in enumerate(reads.tolist()):
+            if i in done or not {left, right} <= come:
+                continue
+            node = graph.inputs + i
+            replaced = right if plan.turned[i] else left
+            assert not plan.in_place[i] or waiting[replaced] == 1
+            saved = min(live[replaced], int(widths[node])) if plan.in_place[i] else 0
+            most = max(most, sum(live.values()) + int(widths[node]) - saved)
+            live[node] = int(widths[node])
+            for operand in {left, right}:
+                waiting[operand] -= 1
+                if not waiting[operand]:
+                    del live[operand]
+            come.add(node)
+            done.add(i)
     return most
 
 

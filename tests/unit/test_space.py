@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -15,13 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressors.methods.binary import BinaryConfig
+from compressors.methods.prune import keep_mask
 from compressors.methods.ternary import TernaryConfig
 from compressors.methods.uniform import UniformConfig
 from compressors.plan import ActivationConfig, CompressionPlan, LayerPlan
 from dse.candidate import Candidate
 from dse.errors import ConfigError, DseError, UnknownName
 from dse.locations import config_dir
-from dse.space import Space, SpaceConfig, choice_label, parse_choice
+from dse.space import Space, SpaceConfig
+from dse.weight_choices import choice_label, parse_choice, weight_choices
 
 SHIPPED = sorted((config_dir() / "space").glob("*.yaml"))
 SLICES = config_dir() / "space" / "slices.yaml"
@@ -174,6 +177,49 @@ def test_a_baseline_may_name_any_choice_of_the_space() -> None:
     assert space.baseline("clipless").plan["layer1.0.conv1"].weight == UniformConfig(4, "minmax")
 
 
+def test_what_choices_are_called() -> None:
+    found = weight_choices({"ternary": {"terms": [1, 2]}, "binary": None, "uniform": {"bits": 4}})
+    assert found == {label: parse_choice(label) for label in ("ternary-1", "ternary-2", "uniform-4")}
+    found = weight_choices({"uniform": {"bits": [4], "clip": ["mse", "kl"]}})  # as the README says
+    assert found == {"uniform-4-mse": UniformConfig(4, "mse"), "uniform-4-kl": UniformConfig(4, "kl")}
+
+
+def dropped(plan: LayerPlan) -> float:
+    """Share of an 8x8 layer's weights that a plan prunes."""
+    return 1.0 - keep_mask(np.arange(64.0).reshape(8, 8), plan.sparsity, plan.pattern).mean()
+
+
+@pytest.mark.parametrize("pattern", ["element", "2:4", "4x1", "channel"])
+def test_sparsity_0_prunes_nothing_in_any_pattern(pattern: str) -> None:
+    space = Space(shipped(grain="network", pattern=pattern, sparsity=[0.0, 0.5]), LAYERS)
+    for label in space.config.baselines:
+        plan = space.baseline(label).plan
+        assert plan == Space(shipped(grain="network"), LAYERS).baseline(label).plan
+        assert [dropped(layer) for _, layer in plan.layers] == [0.0] * len(plan.layers)
+    params = {"network.weights": "ternary-1", "network.activation_bits": 8, "network.granularity": 1}
+    none, half = (
+        space.suggest(optuna.trial.FixedTrial({**params, "network.sparsity": s})).plan for s in (0.0, 0.5)
+    )
+    assert none.digest() != half.digest()
+    for name in INNER:
+        assert (dropped(none[name]), dropped(half[name])) == (0.0, 0.5)
+    assert dropped(half["conv1"]) == dropped(half["linear"]) == 0.0
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "2:3"])
+@pytest.mark.parametrize("sparsity", [shipped().sparsity, [0.0]])
+def test_what_a_pattern_asks_of_sparsity_is_said_so_that_it_can_be_typed(
+    pattern: str, sparsity: list[float]
+) -> None:
+    with pytest.raises(ConfigError, match="^space.sparsity=") as caught:
+        shipped(pattern=pattern, sparsity=sparsity)
+    word = re.search(r"give 'space\.sparsity=(\[.*\])'", str(caught.value))
+    assert word is not None
+    space = Space(shipped(grain="network", pattern=pattern, sparsity=json.loads(word[1])), LAYERS)
+    seen = {space.suggest(random_trial(seed)).plan["layer1.0.conv1"].pattern for seed in range(20)}
+    assert seen == {"element", pattern}
+
+
 @pytest.mark.parametrize(
     ("label", "config"),
     [
@@ -204,7 +250,18 @@ EDGE = {"weights": "uniform-8", "activation_bits": 8}
         ),
         ({"weights": {}}, ConfigError, "space.weights={}: expected at least one method"),
         ({"weights": {"binary": None}}, ConfigError, "space.weights={'binary': None}"),
-        ({"weights": {"uniform": {"bits": []}}}, ConfigError, "at least one method with values to try"),
+        (
+            {"weights": {"ternary": {"terms": [1]}, "uniform": {"bits": []}}},
+            ConfigError,
+            r"space.weights.uniform.bits=\[\]: expected at least one value to try; space.weights.uniform=null leaves",
+        ),
+        (
+            {"repair": []},
+            ConfigError,
+            r"space.repair=\[\]: expected a list, at least one of nearest, second_order",
+        ),
+        ({"repair": ()}, ConfigError, r"space.repair=\[\]: expected a list"),
+        ({"repair": "nearest"}, ConfigError, "space.repair=nearest: expected a list"),
         (
             {"weights": {"ternry": {"terms": [1]}}},
             UnknownName,
@@ -232,6 +289,7 @@ EDGE = {"weights": "uniform-8", "activation_bits": 8}
         ({"activation_bits": ["abc"]}, ConfigError, "space.activation_bits=abc"),
         ({"activation_bits": "abc"}, ConfigError, "space.activation_bits=abc: expected a list"),
         ({"activation_bits": []}, ConfigError, r"space.activation_bits=\[\]: expected a list"),
+        ({"activation_bits": ()}, ConfigError, r"space.activation_bits=\[\]: expected a list"),
         (
             {"sparsity": [1.0]},
             ConfigError,
@@ -271,6 +329,11 @@ EDGE = {"weights": "uniform-8", "activation_bits": 8}
         ),
         ({"baselines": {"a": {**BASELINE, "activation_bits": 20}}}, ConfigError, "a.activation_bits=20"),
         ({"baselines": {"a": {**BASELINE, "sparsity": 2}}}, ConfigError, "space.baselines.a.sparsity=2"),
+        (
+            {"pattern": "2:4", "sparsity": [0.5], "baselines": {"a": {**BASELINE, "sparsity": 0.3}}},
+            ConfigError,
+            "space.baselines.a.sparsity=0.3: expected 0 or 0.5",
+        ),
         ({"baselines": {"a": {**BASELINE, "weights": "tern"}}}, UnknownName, "space.baselines.a.weights"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Processing elements: what they are built of, and what the parts cost."""

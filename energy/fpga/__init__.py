@@ -1,0 +1,1 @@
+"""What machines on field-programmable gate arrays are made of: fabric laws, FINN's estimates, folding, clocks."""
