@@ -74,7 +74,13 @@ class Bench:
     def absent(self) -> dict[str, str]:
         """Metrics that this machine cannot give, and why."""
         absent = self._meter.available()
-        return {} if absent is None else {"energy.measured": str(absent)}
+        return {**self.without_area, **({} if absent is None else {"energy.measured": str(absent)})}
+
+    @property
+    def without_area(self) -> dict[str, str]:
+        """Areas that accelerators do not have, and why."""
+        reasons = {name: getattr(a, "without_area", "") for name, a in self.accelerators.items()}
+        return {f"area.{name}": reason for name, reason in reasons.items() if reason}
 
     def part(self, split: str) -> Images:
         """The labelled images of ``search`` or ``test``."""
@@ -132,7 +138,8 @@ class Bench:
             cost = accelerator.cost(workload, dict(candidate.granularity))
             metrics[f"energy.{name}"] = cost.total_energy_j.nominal
             metrics[f"latency.{name}"] = cost.total_latency_s
-            metrics[f"area.{name}"] = cost.total_area_mm2.nominal
+            if f"area.{name}" not in self.without_area:
+                metrics[f"area.{name}"] = cost.total_area_mm2.nominal
             breakdown[name] = cost.breakdown()
         return metrics, breakdown
 

@@ -82,7 +82,7 @@ class Evaluator:
             candidate.plan.digest(),
             metrics,
             candidate.to_dict(),
-            facts["absent"],
+            {**self.bench.without_area, **facts["absent"]},
             breakdown,
             seconds,
             kept=facts["kept"],

@@ -24,6 +24,7 @@ from dse.memo import content_key
 from dse.settings import Setup
 
 PLAN, WEIGHTS, METRICS, WORKLOAD = "plan.json", "weights.safetensors", "metrics.json", "workload.yaml"
+NO_FILES: Mapping[str, str] = {}
 FORMAT = "dse-candidate-1"
 
 
@@ -66,13 +67,19 @@ class Export:
 
 
 def write_export(
-    folder: Path, export: Export, weights: bytes, workload: str, metrics: Mapping[str, Any]
+    folder: Path,
+    export: Export,
+    weights: bytes,
+    workload: str,
+    metrics: Mapping[str, Any],
+    further: Mapping[str, str] = NO_FILES,
 ) -> list[Path]:
-    """Write the files; ``metrics.json`` last, so that a folder with it is whole."""
+    """Write the files, ``further`` ones by their path in the folder; ``metrics.json`` last: with it, all is there."""
     return [
         write_atomically(folder / PLAN, _pretty(export.to_dict())),
         write_atomically(folder / WEIGHTS, weights),
         write_atomically(folder / WORKLOAD, workload),
+        *(write_atomically(folder / name, text) for name, text in further.items()),
         write_atomically(folder / METRICS, _pretty(metrics)),
     ]
 

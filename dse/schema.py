@@ -158,6 +158,8 @@ class ExportSchema:
     run: str = MISSING
     select: str = "knee"
     trial: Optional[int] = None
+    format: Optional[str] = None
+    layer: Optional[str] = None
 
 
 @dataclass

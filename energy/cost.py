@@ -46,6 +46,7 @@ class Cost:
         bound: layer -> what sets its time: ``compute``, ``dram``, or the name of a memory whose port does.
         leakage_w: power of the machine at rest; its energy is the component ``leakage``.
         extrapolated: whether a figure lies outside what its constants were fitted to; ``notes`` say which.
+        resources: on a programmable device, which is not measured in area: kind -> how many are taken, and there.
     """
 
     energy_j: Mapping[str, Mapping[str, Band]]
@@ -57,6 +58,7 @@ class Cost:
     bound: Mapping[str, str] = field(default_factory=dict)
     leakage_w: Band = field(default_factory=Band.zero)
     extrapolated: bool = False
+    resources: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def total_energy_j(self) -> Band:
@@ -74,6 +76,7 @@ class Cost:
     def breakdown(self) -> dict[str, Any]:
         """The nominal figures as plain data, with the bands of the totals."""
         energy, area = self.total_energy_j, self.total_area_mm2
+        resources = {kind: {"taken": t, "there": n} for kind, (t, n) in self.resources.items()}
         return {
             "energy_j": {
                 layer: {name: band.nominal for name, band in components.items()}
@@ -92,6 +95,7 @@ class Cost:
             "area_band_mm2": [area.low, area.high],
             "extrapolated": self.extrapolated,
             "notes": list(self.notes),
+            **({"resources": resources} if resources else {}),
         }
 
 

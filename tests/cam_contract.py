@@ -6,7 +6,7 @@ import pytest
 
 from compressors.slicing import GRANULARITIES
 from tests.contracts_energy import AcceleratorContract
-from tests.energy_workloads import activities, integer_weights, layer
+from tests.energy_workloads import integer_weights, layer
 
 
 class CamContract(AcceleratorContract):
@@ -15,7 +15,7 @@ class CamContract(AcceleratorContract):
     work = "search"
 
     def test_layers_are_priced_one_by_one_apart_from_shared_memory_and_leakage(self) -> None:
-        a, b = layer("a"), layer("b", output_size=(4, 4), outputs=16)
+        a, b = self.layer("a"), self.layer("b", output_size=(4, 4), outputs=16)
         both, alone = self.price(a, b), self.price(b)
         assert both.energy_j["b"][self.work] == alone.energy_j["b"][self.work]
         assert both.latency_s["b"] == alone.latency_s["b"]
@@ -23,25 +23,24 @@ class CamContract(AcceleratorContract):
 
     def test_float_costs_more_than_eight_bits(self) -> None:
         """Passes may cost more than a multiplier; floating-point units still take their own area."""
-        eight = layer(weights=activities(integer_weights(32, 72, bits=8, density=1.0, seed=1)))
-        as_float = layer(weights={}, input=None, output_bits=32)
-        integer, floating = self.price(eight), self.price(eight, as_float)
-        assert "float units" in floating.energy_j["conv"]
-        assert floating.area_mm2["float units"].nominal > 0 and "float units" not in integer.area_mm2
+        eight = self.layer(tensor=integer_weights(32, 72, bits=8, density=1.0, seed=1))
+        as_float = layer("float", weights={}, input=None, output_bits=32)
+        integer, both = self.price(eight), self.price(eight, as_float)
+        assert both.energy_j["float"]["float units"].nominal > 0
+        assert both.area_mm2["float units"].nominal > 0 and "float units" not in integer.area_mm2
 
     def test_a_layer_of_zeros_only_moves_its_operands_and_leaks(self) -> None:
-        zero = activities(integer_weights(32, 72, bits=4, density=0.0, seed=1))
-        cost = self.price(layer("idle", weights=zero), layer("busy"))
-        assert cost.energy_j["idle"].get(self.work) is None
-        assert set(cost.energy_j["idle"]) <= {
+        zero = integer_weights(32, 72, bits=4, density=0.0, seed=1)
+        cost = self.price(self.layer("idle", zero), self.layer("busy"))
+        moved = {
             "activation buffer",
             "chip router",
             "interconnect",
             "program memory",
             "post-processing",
-            "leakage",
             "dram",
         }
+        assert set(cost.energy_j["idle"]) <= {*moved, "leakage"}
         assert cost.latency_s["idle"] == 0
         assert cost.energy_j["idle"]["leakage"].nominal == 0
         assert cost.latency_s["busy"] > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.candidate import Candidate
-from dse.errors import CandidateError
+from dse.errors import CandidateError, ConfigError, UnknownName
 from dse.export import Export, write_export
 from dse.pareto import select
 from dse.records import Evaluation
@@ -20,6 +20,7 @@ from energy.workload_file import workload_yaml
 
 def run(config: Mapping[str, Any]) -> int:
     """Choose a trial by the rule, convert it again, check its metrics, and write it to ``exports/TRIAL``."""
+    _check_format(config["format"], config["layer"])
     folder = Path(config["run"])
     rule = config["select"] if config["trial"] is None else f"trial={config['trial']}"
     record = select(load_records(folder), load_study_info(folder).objectives, rule)
@@ -42,12 +43,27 @@ def run(config: Mapping[str, Any]) -> int:
         "breakdown": record.evaluation.breakdown,
         "plan_digest": record.evaluation.plan,
     }
-    weights = to_bytes(evaluator.compress(candidate))
+    model = evaluator.compress(candidate)
+    further = {}
+    if config["format"] == "verilog":
+        from dse.verilog import layer_files  # after a wrong rule would have been told
+
+        granularity = dict(candidate.granularity)
+        further = layer_files(model, config["layer"], granularity, setup.evaluation.reuse_block)
+    weights = to_bytes(model)
     export = Export(candidate, setup, record.number, sha256(weights).hexdigest())
     workload = workload_yaml(evaluator.workload(candidate))
-    for path in write_export(target, export, weights, workload, metrics):
+    for path in write_export(target, export, weights, workload, metrics, further):
         print(path)
     return 0
+
+
+def _check_format(wanted: str | None, layer: str | None) -> None:
+    """Refuse a format that is not known, and a layer without one or the other way round."""
+    if wanted not in (None, "verilog"):
+        raise UnknownName("format", str(wanted), ("verilog",), key="format")
+    if (wanted is None) != (layer is None):
+        raise ConfigError("layer", layer, "a layer's name with format=verilog, and null without it")
 
 
 def _check_same(number: int, told: Evaluation, again: Evaluation) -> None:

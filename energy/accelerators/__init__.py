@@ -20,7 +20,8 @@ class Accelerator(Protocol):
     """A machine that can price a workload.
 
     It may also have ``columns``, bit columns it asks for (``energy.bit_columns.ColumnRequest``), and ``reuse_block``,
-    rows and columns of weights that share sums; :func:`requests` reads them.
+    rows and columns of weights that share sums; :func:`requests` reads them. ``without_area`` is the reason of a machine
+    whose cost has no area.
     """
 
     encodings: tuple[str, ...]
@@ -89,10 +90,13 @@ _BUILT_IN = (
     "columns",
     "crossbar",
     "digital_cim",
+    "fpga",
     "fused_systolic",
     "gpu_roofline",
     "lowbit",
+    "npu",
     "parallel",
+    "rowstationary",
     "search",
     "systolic",
     "temporal",
@@ -116,6 +120,18 @@ def _load() -> None:
         importlib.import_module(f"{__name__}.{module}")
 
 
+def setting_names(kind: str, key: str = "accelerator") -> frozenset[str]:
+    """Names of the settings of a kind.
+
+    Raises:
+        UnknownName: no such kind.
+    """
+    _load()
+    if kind not in _kinds:
+        raise UnknownName("accelerator kind", kind, _kinds, key=f"{key}.kind")
+    return frozenset(f.name for f in dataclasses.fields(_kinds[kind][0]))
+
+
 def make_accelerator(
     kind: str, settings: Mapping[str, Any], technology: Technology, key: str = "accelerator"
 ) -> Accelerator:
@@ -125,12 +141,9 @@ def make_accelerator(
         UnknownName: no such kind or setting.
         ConfigError: a setting out of range.
     """
-    _load()
-    if kind not in _kinds:
-        raise UnknownName("accelerator kind", kind, _kinds, key=f"{key}.kind")
-    config, builder = _kinds[kind]
-    fields = {f.name for f in dataclasses.fields(config)}
+    fields = setting_names(kind, key)
     for name in settings:
         if name not in fields:
             raise UnknownName(f"setting of {kind!r}", name, fields, key=key)
+    config, builder = _kinds[kind]
     return builder(config(**settings), technology)

@@ -2,7 +2,7 @@
 
 The machine of "Full-Stack Optimization for CAM-Only DNN Inference" (arXiv 2401.12630, RTM-AP) as far as it is described
 there, and the same on CMOS, FeFET and RRAM cells. Weights are never stored: a layer is its adder graph
-(``evaluation.reuse_block`` shares sums between outputs), and an addition is a handful of compare and write passes per
+(sums are shared within blocks of outputs and inputs), and an addition is a handful of compare and write passes per
 bit (``energy.associative``) that every row carries out at once. A row holds one output pixel: its patch of inputs, the
 sums, the outputs, as words along the columns; rows without a pixel are switched off. On racetracks a column is a
 nanowire per row with ``domains`` bits behind ``ports``, and moving along a word shifts it: as far as a word is long,
@@ -72,6 +72,7 @@ class Associative:
 
     def __init__(self, config: AssociativeConfig, technology: Technology) -> None:
         self.config, self.technology = config, technology
+        self.reuse_block = config.block
         self.array = CamArray(config.rows, config.columns, config.cell, technology)
         self.tracks = Tracks(config.domains, config.ports)
         self._float = FloatUnits(config.float_units, technology["clock_hz"].value, technology)
@@ -282,7 +283,7 @@ class Associative:
         unshared = [p.layer.name for p in plans if p.program is not None and not p.program.shared]
         if unshared:
             notes.append(
-                f"{len(unshared)} layers without sharing (evaluation.reuse_block), sums to within their widths"
+                f"{len(unshared)} layers whose sharing was not counted: every output adds its own inputs"
             )
         notes.append("bits of sums are taken as random; what a row matches depends on them")
         if held < 1.0:

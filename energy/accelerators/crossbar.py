@@ -4,8 +4,8 @@ The machine. Each array has ``rows`` by ``columns`` cells. An input drives a row
 cell multiplies it with the ``cell_bits`` of a weight that it stores, and the column adds up. A group of columns
 (``joined_columns``, twice as many where positive and negative weights have a column each) ends in one conversion;
 converters may take turns on several groups. Sums of the digits of weights and inputs are shifted and added behind the
-converters. ``energy.cim.settings`` says what can be set, ``energy.cim.machine`` how layers are placed and what surrounds
-the arrays.
+converters. ``energy.cim.settings`` says what can be set, ``energy.cim.machine`` how layers are placed, and what
+surrounds the arrays.
 
 Energy. Cells take energy by what they hold and what is applied to them, counted on the tensors: a product of ones
 switches the capacitance of a cell of static RAM; a resistive cell takes ``V**2 * G * t`` while its input is not zero,
@@ -23,9 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressors.errors import ConfigError
 from energy.accelerators import register_accelerator
 from energy.cim.cells import Cells
 from energy.cim.converters import Converters, required_bits
+from energy.cim.digits import input_driven, input_level, levels
 from energy.cim.machine import price
 from energy.cim.placement import Placement, Shape, used_units
 from energy.cim.process import Process
@@ -42,8 +44,8 @@ class Events:
     """What happens in arrays; see :meth:`Crossbar.energy_j`.
 
     Attributes:
-        lines: cells that a driven row passes.
-        samples: digits of inputs converted to analog.
+        lines: cells that a driven row passes, once per pulse.
+        samples: bits of inputs converted to analog.
         full, empty: cells that a full input meets, counted by the share of the largest digit that they hold, and by
             what is missing to that.
         conversions: sums converted.
@@ -76,10 +78,19 @@ class Crossbar:
         return price(self, workload, notes, extrapolated)
 
     def peak(self, weight_bits: int, input_bits: int) -> Peak:
-        """All arrays busy, ones as dense as ``peak_weight_density`` and ``peak_input_density``."""
-        weights, digits = self._weights_per_array(weight_bits), self._digits(input_bits, True)
+        """All arrays busy, bits one as often as ``peak_weight_density`` and ``peak_input_density`` say.
+
+        Inputs are signed where the machine is built for signed ones.
+
+        Raises:
+            ConfigError: a weight that takes more than an array.
+        """
+        weights = self._weights_per_array(weight_bits)
+        if not weights:
+            raise ConfigError("weight_bits", weight_bits, f"a width that {self.config.columns} columns hold")
+        digits = self._digits(input_bits - self.config.bipolar_inputs)
         rate = self.count / (digits * self._converters.activation_s)
-        energy = sum(self.peak_energy_j().values(), Band.zero())
+        energy = sum(self.peak_energy_j(weight_bits, input_bits).values(), Band.zero())
         power = energy * (self.count / self._converters.activation_s) + self.leakage_w
         return Peak(
             2.0 * self.config.rows * weights * rate,
@@ -88,16 +99,24 @@ class Crossbar:
             ("arrays and their converters; buffers, interconnect and post-processing are left out",),
         )
 
-    def peak_energy_j(self) -> dict[str, Band]:
+    def peak_energy_j(self, weight_bits: int, input_bits: int) -> dict[str, Band]:
         """By component, of one full array and one digit of its inputs."""
-        c = self.config
-        driven = c.rows * c.peak_input_density
-        cells, on = driven * c.groups * c.group_columns, c.peak_weight_density
+        c, width = self.config, min(self.config.dac_bits, input_bits)
+        density = c.peak_input_density
+        driven = 1.0 - (1.0 - density) ** width
+        if c.input_coding == "pulses":
+            driven = density * (2.0**width - 1.0)
+        cells, on = c.rows * density * c.groups * c.group_columns, c.peak_weight_density
         if c.encoding == "differential":
             on *= 0.5  # of a pair, one stores 0
-        return self.energy_j(
-            Events(driven * c.columns, float(c.rows), cells * on, cells * (1.0 - on), float(self.shape.units))
+        events = Events(
+            c.rows * c.columns * driven,
+            float(c.rows * width),
+            cells * on,
+            cells * (1.0 - on),
+            float(self.shape.units),
         )
+        return self.energy_j(events)
 
     def energy_j(self, events: Events) -> dict[str, Band]:
         """Energy by component."""
@@ -136,10 +155,12 @@ class Crossbar:
 
     def used(self, layer: LayerWork) -> np.ndarray:
         c, weights = self.config, layer.weights[self.encodings[0]]
-        # with an offset, zeros are ones of the leading digit; only outputs without any weight are left out
-        whole = c.encoding != "differential" and weights.magnitude_bits > 1
-        digits = weights.nonzero[c.cell_bits]
-        return used_units(digits, weights.terms, c.joined_columns, whole=whole)
+        # where zeros are not stored as zeros, or signs come last, only outputs without any weight are left out
+        if weights.magnitude_bits == 1:
+            used = used_units(weights.nonzero[1], weights.terms, 1, whole=False)
+            return used if c.encoding == "differential" else np.repeat(used, 2, axis=0)
+        joined = c.cell_bits * c.joined_columns
+        return used_units(weights.nonzero[1], weights.terms, joined, whole=c.encoding != "differential")
 
     def step_s(self, layer: LayerWork) -> float:
         return self._layer_digits(layer) * self._converters.activation_s
@@ -154,19 +175,19 @@ class Crossbar:
 
     def _events(self, layer: LayerWork, placement: Placement, used: np.ndarray) -> Events:
         c, pixels = self.config, layer.pixels
-        inputs = np.asarray(layer.input.nonzero[c.dac_bits], float)
-        driven = float(inputs.sum()) * pixels
-        full_inputs = (
-            _levels(np.asarray(layer.input.nonzero[1], float)[:, None], 1, c.dac_bits).sum() * pixels
-        )
-        on = self._stored(layer, used)
-        conversions = placement.results * pixels * self._layer_digits(layer)
+        level = input_level(layer.input, c.dac_bits)
+        if c.input_coding == "pulses":
+            driven = level * (2.0**c.dac_bits - 1.0)
+        else:
+            driven = input_driven(layer.input, c.dac_bits)
+        digits, on = self._layer_digits(layer), self._stored(layer, used)
+        sampled = digits * min(c.dac_bits, layer.input.bits)
         return Events(
-            lines=driven * placement.driven * c.columns,
-            samples=float(placement.driven * pixels * self._layer_digits(layer)),
-            full=float(full_inputs * on),
-            empty=float(full_inputs * (self.cells(layer, used) - on)),
-            conversions=float(conversions),
+            lines=driven * pixels * placement.driven * c.columns,
+            samples=float(placement.driven * pixels * sampled),
+            full=level * pixels * on,
+            empty=level * pixels * (self.cells(layer, used) - on),
+            conversions=float(placement.results * pixels * digits),
         )
 
     def _stored(self, layer: LayerWork, used: np.ndarray) -> float:
@@ -181,17 +202,15 @@ class Crossbar:
             bits = (bits * used.reshape(weights.terms, -1, bits.shape[2]).any(1)[:, None]).reshape(
                 -1, bits.shape[2]
             )
-        return float(_levels(bits, weights.terms, c.cell_bits).sum())
+        return float(levels(bits, weights.terms, c.cell_bits).sum())
 
     def _layer_digits(self, layer: LayerWork) -> int:
         signed = layer.input.signed
-        digits = self._digits(layer.input.bits, signed)
-        return digits * (2 if signed and not self.config.bipolar_inputs else 1)
+        passes = 2 if signed and not self.config.bipolar_inputs else 1
+        return self._digits(layer.input.bits - signed) * passes
 
-    def _digits(self, input_bits: int, signed: bool) -> int:
-        """Applications of an input to its rows; peaks of bipolar machines are of signed inputs."""
-        magnitude = input_bits - (signed and self.config.bipolar_inputs)
-        return max(1, -(-magnitude // self.config.dac_bits))
+    def _digits(self, magnitude_bits: int) -> int:
+        return max(1, -(-magnitude_bits // self.config.dac_bits))
 
     def _weights_per_array(self, weight_bits: int) -> int:
         c = self.config
@@ -206,31 +225,11 @@ class Crossbar:
             notes.append(
                 f"converters of {c.adc_bits} bits round sums of {exact}; accuracy is not modelled here"
             )
-        constants = self.process.technology.constants
-        known = [constants[n].node_nm for n in constants if n.startswith("adc.") and constants[n].node_nm]
         outside = not 7 <= c.node_nm <= 130
         if outside:
             notes.append(f"{c.node_nm:g} nm lies outside the nodes of published macros (7 to 130 nm)")
-        return notes, outside or not known
+        return notes, outside
 
 
 def _edges(band: Band) -> tuple[float, float, float]:
     return band.low, band.nominal, band.high
-
-
-def _levels(bits: np.ndarray, terms: int, width: int) -> np.ndarray:
-    """Mean digits as shares of the largest.
-
-    Args:
-        bits: ``float [terms * bits, n]``, how often each bit is one, least significant first.
-        width: bits of a digit.
-
-    Returns:
-        ``float [terms * digits, n]``, as often as ``bits`` count.
-    """
-    planes = bits.reshape(terms, -1, bits.shape[1])
-    padded = np.pad(planes, ((0, 0), (0, -planes.shape[1] % width), (0, 0)))
-    digits = padded.reshape(terms, -1, width, bits.shape[1])
-    return np.einsum("tdwn,w->tdn", digits, 2.0 ** np.arange(width)).reshape(-1, bits.shape[1]) / (
-        (1 << width) - 1
-    )

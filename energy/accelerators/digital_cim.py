@@ -4,21 +4,23 @@ The machine. Each macro has ``outputs`` adder trees over ``rows`` products of a 
 weight; wider weights take several trees, whose sums are joined, and sums over the digits of an input are accumulated.
 With ``adder: ripple`` (Colonnade) every cell has an adder, sums pass down the rows with a register every few rows, and
 the carry runs along further columns, so that a weight takes as many columns as its bits and those of the sum's growth.
-``energy.cim.settings`` says what can be set, ``energy.cim.machine`` how layers are placed and what surrounds the macros.
+``energy.cim.settings`` says what can be set, ``energy.cim.machine`` how layers are placed, and what surrounds the
+macros.
 
-Energy. Adders switch by the products that are one, counted on the tensors; what follows a tree switches in every cycle.
-Weights of all zeros in a tree's bits take no tree. Zeros save no time. Without a given clock, the adders' delay sets it.
+Energy. Adders switch by the products that are one, counted on the tensors; what follows a tree switches in every
+cycle. Bits of a weight that are zero in all of a tree take no tree. Without a given clock, the adders' delay sets it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from compressors.errors import ConfigError
 from energy.accelerators import register_accelerator
+from energy.cim.digits import input_driven
 from energy.cim.machine import price
 from energy.cim.placement import Placement, Shape, used_units
 from energy.cim.process import Process
@@ -50,11 +52,15 @@ class DigitalCim:
         self.count = config.macros
         self.write_j = technology["nvm.write_energy.sram"].band * 1e-12
         self.write_s = 1.0 / technology["clock_hz"].value
+        self._known: dict[tuple[int, int], Built] = {}
         self._built = self._build(max(config.column_bits, 8), 8)
 
     def _build(self, weight_bits: int, input_bits: int) -> Built:
-        widths = Widths.of(self.config, weight_bits, input_bits)
-        return Built(widths, Adders.of(self.config, self.process, widths))
+        key = weight_bits, input_bits
+        if key not in self._known:
+            widths = Widths.of(self.config, weight_bits, input_bits)
+            self._known[key] = Built(widths, Adders.of(self.config, self.process, widths))
+        return self._known[key]
 
     def cost(self, workload: Workload, granularity: Mapping[str, int]) -> Cost:
         """Price ``workload``; the granularity means nothing here, ``column_bits`` does."""
@@ -65,9 +71,16 @@ class DigitalCim:
         return price(self, workload, notes, outside)
 
     def peak(self, weight_bits: int, input_bits: int) -> Peak:
-        """All macros busy, ones as dense as ``peak_weight_density`` and ``peak_input_density``."""
+        """All macros busy, bits one as often as ``peak_weight_density`` and ``peak_input_density`` say.
+
+        Raises:
+            ConfigError: a weight that takes more than a macro.
+        """
         built = self._build(weight_bits, input_bits)
         cycle_s, weights = self._cycle_s(built), self._weights_per_macro(built.widths)
+        if not weights:
+            expected = f"a width that {self.config.outputs} columns hold"
+            raise ConfigError("weight_bits", weight_bits, expected)
         energy = sum(self.peak_energy_j(weight_bits, input_bits).values(), Band.zero())
         rate = self.count / (self._digits(input_bits) * cycle_s)
         return Peak(
@@ -80,22 +93,18 @@ class DigitalCim:
     def peak_energy_j(self, weight_bits: int, input_bits: int) -> dict[str, Band]:
         """By component, of one full macro and one cycle."""
         c, built = self.config, self._build(weight_bits, input_bits)
-        columns = self._weights_per_macro(built.widths) * self._units(built.widths)
+        columns = self._weights_per_macro(built.widths) * self._switching(built.widths)
         ones = c.rows * columns * c.peak_weight_density * c.peak_input_density
         return self.energy_j(built, ones, columns, c.rows * c.peak_input_density)
 
     def energy_j(self, built: Built, products: float, sums: float, driven: float) -> dict[str, Band]:
         """Energy by component of ``products`` of ones, ``sums`` of columns, and ``driven`` rows."""
-        line_j = self.process.switched_j("nvm.line_capacitance") * (self.config.outputs * self._column_cells)
+        line_j = self.process.wire_j("nvm.line_capacitance") * (self.config.outputs * self.config.column_bits)
         return {
             "adders": built.adders.product_j * products,
             "accumulators": built.adders.fixed_j * sums,
             "row drivers": line_j * driven,
         }
-
-    @property
-    def _column_cells(self) -> int:
-        return self.config.column_bits
 
     @property
     def area_mm2(self) -> dict[str, Band]:
@@ -106,8 +115,13 @@ class DigitalCim:
         if c.storage_area_f2:
             cell = Band(1.0, 1.0, 1.0) * (c.storage_area_f2 * c.node_nm**2 * 1e-12)
         parts = {"cells": cell * bits, "adders": self._built.adders.area_mm2 * c.outputs}
-        share = process.value("cim.control.area")
-        parts["control"] = sum(parts.values(), Band.zero()) * (share / (1.0 - share))
+        over = process.band("cim.overhead")
+        whole = sum(parts.values(), Band.zero())
+        parts["control"] = Band(
+            whole.low * max(over.low - 1.0, 0.0),
+            whole.nominal * max(over.nominal - 1.0, 0.0),
+            whole.high * max(over.high - 1.0, 0.0),
+        )
         return {name: band * self.count for name, band in parts.items()}
 
     @property
@@ -129,28 +143,35 @@ class DigitalCim:
         return np.repeat(per_term, self._units(self._layer(layer).widths), axis=0)
 
     def step_s(self, layer: LayerWork) -> float:
-        return self._layer_digits(layer) * self._cycle_s(self._layer(layer))
+        return self._digits(layer.input.bits) * self._cycle_s(self._layer(layer))
 
     def cells(self, layer: LayerWork, used: np.ndarray) -> float:
         return float(used.sum()) * layer.reduction * self.config.column_bits
 
     def book(self, ledger: Ledger, layer: LayerWork, placement: Placement, used: np.ndarray) -> None:
         c, built = self.config, self._layer(layer)
-        bits = layer.weights[self.encodings[0]].nonzero[1]
         ones_in = float(np.asarray(layer.input.nonzero[1], float).sum()) / c.input_bits_per_cycle
-        driven = float(np.asarray(layer.input.nonzero[c.input_bits_per_cycle], float).sum())
-        stored = float(bits.sum()) / c.column_bits
-        if c.adder == "ripple":  # the carry's columns switch as those of the weight
-            stored *= self._units(built.widths) / self._planes(layer)
+        driven = input_driven(layer.input, c.input_bits_per_cycle)
         found = self.energy_j(
             built,
-            stored * ones_in * layer.pixels,
-            float(placement.results) * self._layer_digits(layer) * layer.pixels,
+            self._stored(layer, built) / c.column_bits * ones_in * layer.pixels,
+            float(placement.results) * self._digits(layer.input.bits) * layer.pixels,
             placement.driven * driven * layer.pixels,
         )
         operands = {"adders": "outputs", "accumulators": "outputs", "row drivers": "inputs"}
         for component, energy in found.items():
             ledger.add(layer.name, component, energy, operands[component])
+
+    def _stored(self, layer: LayerWork, built: Built) -> float:
+        """Bits that are one; with ripple adders those of the sign, too, which the carry's columns repeat."""
+        weights = layer.weights[self.encodings[0]]
+        bits = weights.nonzero[1].reshape(weights.terms, -1, layer.outputs)
+        ones = float(bits.sum())
+        if self.config.adder == "tree":
+            return ones
+        # of ternary digits, half are taken to be negative: the sign is their second bit
+        negative = 0.5 * ones if weights.magnitude_bits == 1 else float(bits[:, -1].sum())
+        return ones + negative * (built.widths.total - bits.shape[1])
 
     def _layer(self, layer: LayerWork) -> Built:
         return self._build(self._planes(layer), layer.input.bits)
@@ -161,15 +182,19 @@ class DigitalCim:
         planes = len(weights.nonzero[1]) // weights.terms
         return 2 if weights.magnitude_bits == 1 else planes
 
-    def _layer_digits(self, layer: LayerWork) -> int:
-        return self._digits(layer.input.bits)
-
     def _digits(self, input_bits: int) -> int:
         return -(-input_bits // self.config.input_bits_per_cycle)
 
     def _units(self, widths: Widths) -> int:
         """Trees, or columns, of a weight."""
         return widths.total if self.config.adder == "ripple" else widths.trees
+
+    def _switching(self, widths: Widths) -> float:
+        """As :meth:`_units`, with a share of the columns that are left over; at its peak an array of ripple adders
+        switches as a whole."""
+        if self.config.adder == "tree":
+            return float(self._units(widths))
+        return self.config.outputs / max(1, self._weights_per_macro(widths))
 
     def _weights_per_macro(self, widths: Widths) -> int:
         return self.config.outputs // self._units(widths)

@@ -17,9 +17,10 @@ class AssociativeConfig:
     ``arithmetic`` is ``passes`` of compares and writes, or ``transverse`` reads that count the ones of ``operands``
     numbers and the carries at once (racetracks only). A search charges the match lines of the whole ``row``, or, with
     ``match_line: compared``, no more than the compared cells' share of them, as cost models without circuits count.
-    Idle arrays take over outputs, but not fewer than
-    ``outputs_per_array`` each. An addition is ``instruction_bits`` of program; what exceeds ``program_kb`` comes from
-    DRAM, at ``dram_gb_s``, with every inference. ``float_units`` do what is left in floating point.
+    Sums are shared within ``block_rows`` outputs and ``block_columns`` inputs, counted when the network is traced; 0
+    shares nothing. Idle arrays take over outputs, but not fewer than ``outputs_per_array`` each, so that blocks stay
+    whole. An addition is ``instruction_bits`` of program; what exceeds ``program_kb`` comes from DRAM, at
+    ``dram_gb_s``, with every inference. ``float_units`` do what is left in floating point.
     """
 
     cell: str = "mtj"
@@ -32,6 +33,8 @@ class AssociativeConfig:
     arithmetic: str = "passes"
     operands: int = 2
     match_line: str = "row"
+    block_rows: int = 16
+    block_columns: int = 144
     outputs_per_array: int = 64
     instruction_bits: int = 48
     program_kb: float = 1024.0
@@ -48,6 +51,8 @@ class AssociativeConfig:
             ("arrays_per_tile", 1, 4096),
             ("tiles", 1, 4096),
             ("operands", 2, 5),
+            ("block_rows", 0, 1 << 20),
+            ("block_columns", 0, 1 << 20),
             ("outputs_per_array", 1, 1 << 20),
             ("instruction_bits", 1, 1024),
             ("residual_bits", 1, 32),
@@ -68,6 +73,11 @@ class AssociativeConfig:
         for name in ("program_kb", "dram_gb_s"):
             if not 0 < getattr(self, name) <= 1e6:
                 raise ConfigError(f"accelerator.{name}", getattr(self, name), "a positive number up to 1e6")
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Rows and columns of weights that share sums."""
+        return (self.block_rows, self.block_columns) if self.block_rows and self.block_columns else None
 
     @property
     def arrays(self) -> int:

@@ -44,7 +44,7 @@ class Cells:
         return cls(
             full_j=full,
             empty_j=empty,
-            line_j=process.switched_j("nvm.line_capacitance"),
+            line_j=process.wire_j("nvm.line_capacitance"),
             write_j=process.band(write) * 1e-12 if write in known else None,
             write_s=write_s,
             area_mm2=_cell_mm2(config, process) * (config.rows * config.columns),
@@ -66,7 +66,8 @@ def _current(config: CrossbarConfig, process: Process) -> tuple[Band, Band]:
     for name, band in missing.items():
         if band is None:
             raise ConfigError(f"accelerator.{name}", 0, f"a value: none is known of {config.cell}")
-    return _read(voltage, time, on), _read(voltage, time, off)
+    pulses = 2.0**config.dac_bits - 1.0 if config.input_coding == "pulses" else 1.0
+    return _read(voltage, time, on) * pulses, _read(voltage, time, off) * pulses
 
 
 def _by_read(config: CrossbarConfig, process: Process) -> tuple[Band, Band]:
@@ -99,9 +100,10 @@ def _given(
 
 
 def _cell_mm2(config: CrossbarConfig, process: Process) -> Band:
-    """A cell with its multiplier, the larger of its transistors and the capacitors above, and further sets of weights.
+    """A multiplier with its cells: further sets of weights are drawn to the same rules as the first.
 
-    Resistive cells multiply by themselves.
+    A cell of static RAM has one capacitor above it; further ones take area of their own. Resistive cells multiply by
+    themselves.
     """
     compute = f"nvm.compute_area.{config.cell}"
     if config.compute_area_f2:
@@ -109,16 +111,9 @@ def _cell_mm2(config: CrossbarConfig, process: Process) -> Band:
     else:
         known = compute in process.technology.constants
         area = process.cell_mm2(compute if known else f"nvm.area.{config.cell}")
-    if config.cell == "sram":
-        area = _larger(area, _capacitor_mm2(config, process))
-    return area + process.cell_mm2(f"nvm.area.{config.cell}") * (config.depth - 1)
-
-
-def _capacitor_mm2(config: CrossbarConfig, process: Process) -> Band:
+    area = area * config.depth
+    if config.cell != "sram" or config.capacitors <= 1:
+        return area
     each = config.capacitor_ff or process.value("nvm.unit_capacitor")
-    um2 = config.capacitors * each / process.value("nvm.capacitor_density")
-    return Band(um2, um2, um2) * 1e-6
-
-
-def _larger(one: Band, other: Band) -> Band:
-    return Band(max(one.low, other.low), max(one.nominal, other.nominal), max(one.high, other.high))
+    um2 = (config.capacitors - 1) * each / process.value("nvm.capacitor_density")
+    return area + Band(um2, um2, um2) * 1e-6

@@ -24,7 +24,7 @@ def required_bits(config: CrossbarConfig) -> int:
 
 @dataclass(frozen=True)
 class Converters:
-    """Of one array: figures per event, and its area."""
+    """Of one array: ``dac_j`` per bit, the others per conversion; areas of all its converters."""
 
     adc_bits: int
     adc_j: Band
@@ -46,7 +46,7 @@ class Converters:
         by_adc_s = shared * bits * step
         return cls(
             adc_bits=bits,
-            adc_j=process.switched_j("adc.level_capacitance") * float(1 << bits),
+            adc_j=conversion_j(process, bits),
             dac_j=_dac_j(config, process),
             shift_add_j=process.energy_j("adc.shift_add_energy") * width,
             activation_s=1e-6 / config.activation_mhz if config.activation_mhz else by_adc_s,
@@ -56,14 +56,22 @@ class Converters:
         )
 
 
+def conversion_j(process: Process, bits: int) -> Band:
+    """One analog-to-digital conversion: a step per bit, and what keeps noise below the last of them (ZigZag-IMC)."""
+    steps = process.switched_j("adc.bit_capacitance") * bits
+    return steps + process.switched_j("adc.noise_capacitance") * 4.0**bits
+
+
 def _dac_bits(config: CrossbarConfig) -> int:
-    """A single bit needs no converter: the line's driver is enough."""
-    return config.dac_bits if config.dac_bits > 1 else 0
+    """A single bit, or pulses, need no converter: the line's driver is enough."""
+    return config.dac_bits if config.dac_bits > 1 and config.input_coding == "levels" else 0
 
 
 def _dac_j(config: CrossbarConfig, process: Process) -> Band:
+    if not _dac_bits(config):
+        return Band.zero()
     supply = config.vdd_v ** process.value("cim.voltage_exponent")
-    return process.band("adc.dac_capacitance") * (_dac_bits(config) * supply * 1e-15)
+    return process.band("adc.dac_capacitance") * (supply * 1e-15)
 
 
 def _adc_mm2(bits: int, process: Process) -> Band:

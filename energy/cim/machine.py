@@ -1,10 +1,10 @@
 """What analog and digital compute-in-memory machines have in common: placing, time, memories, and the roll-up.
 
-Weights lie on arrays of ``Shape``; those of the whole network stay there if they fit, with ``duplicates`` copies of each
-layer for as many pixels at once. Otherwise every layer's weights come from DRAM and are written before it runs, for
-every image. Layers run one after the other; a layer that needs more arrays than there are takes turns on them. Outputs
-whose weights are all zero are not placed. Inputs are read from the activation buffer, a patch per output pixel; results
-of arrays one above the other are added up behind the converters. The image comes from DRAM.
+Weights lie on arrays of ``Shape``; those of the whole network stay there if they fit, with ``duplicates`` copies of
+each layer for as many pixels at once. Otherwise every layer's weights come from DRAM and are written before it runs,
+for every image. Layers run one after the other; a layer that needs more arrays than there are takes turns on them.
+Outputs whose weights are all zero are not placed. Inputs are read from the activation buffer, a patch per output pixel;
+results of arrays one above the other are added up behind them. The image comes from DRAM.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Constants of compute-in-memory machines at the machine's own process and supply.
 
-Capacitances of analog arrays are in proportion to feature size, those of logic only down to 28 nm (below, macros from
-22 to 4 nm switch about as much per adder as those of 28 nm); the band covers the other law. Everything else goes by
+Capacitances are in proportion to feature size down to 28 nm. Below, lines go on shrinking while transistors hardly do:
+cells and converters take the geometric mean between in proportion and not at all, logic does not change (macros from 22
+to 4 nm switch about as much per adder as those of 28 nm); the band covers both. Everything else goes by
 ``energy.technology.scaling``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,19 +40,23 @@ class Process:
         return self.technology[name].band
 
     def switched_j(self, name: str) -> Band:
-        """Energy of an analog capacitance."""
-        ratio = self.node_nm / self.technology[name].node_nm
-        return self._switched(name, ratio, 1.0)
+        """Energy of a capacitance of a cell or a converter."""
+        return self._switched(name, 0.5)
+
+    def wire_j(self, name: str) -> Band:
+        """Energy of the capacitance of a line."""
+        return self._switched(name, 1.0)
 
     def logic_j(self, name: str) -> Band:
         """Energy of a capacitance of logic."""
-        ratio = self.node_nm / PLANAR_NM
-        return self._switched(name, max(ratio, 1.0), min(ratio, 1.0))
+        return self._switched(name, 0.0)
 
-    def _switched(self, name: str, nominal: float, other: float) -> Band:
+    def _switched(self, name: str, exponent: float) -> Band:
         band = self.band(name) * (1e-15 * self._volts)
-        edges = (nominal, nominal * other)
-        return Band(band.low * min(edges), band.nominal * nominal, band.high * max(edges))
+        ratio = self.node_nm / PLANAR_NM
+        if ratio >= 1.0:
+            return band * ratio
+        return Band(band.low * ratio, band.nominal * ratio**exponent, band.high)
 
     def energy_j(self, name: str) -> Band:
         """Energy in pJ of a constant that says at which node and supply it holds."""
@@ -68,6 +74,17 @@ class Process:
     def logic_mm2(self, name: str) -> Band:
         """Area of a constant in um2 that shrinks with the node."""
         return scale_area(self.band(name) * 1e-6, self.technology[name].node_nm, self.node_nm)
+
+    def adder_mm2(self) -> Band:
+        """A full adder: between two synthesised nodes in log-log, beyond them as all areas."""
+        at28, at45 = (self.band(f"cim.adder_area.{node}nm") * 1e-6 for node in (28, 45))
+        if self.node_nm <= 28:
+            return scale_area(at28, 28.0, self.node_nm)
+        if self.node_nm >= 45:
+            return scale_area(at45, 45.0, self.node_nm)
+        share = math.log(self.node_nm / 28) / math.log(45 / 28)
+        ends = zip((at28.low, at28.nominal, at28.high), (at45.low, at45.nominal, at45.high), strict=True)
+        return Band(*(one * (other / one) ** share for one, other in ends))
 
     def cell_mm2(self, name: str) -> Band:
         """Area of a constant in squares of the feature size."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from compressors.errors import ConfigError, UnknownName
 from compressors.registry import check_range
-from compressors.slicing import GRANULARITIES
 
 CELLS = ("sram", "rram", "pcm", "stt", "fefet")
 ENCODINGS = ("differential", "offset", "twos_complement")
+CODINGS = ("levels", "pulses")
 ADDERS = ("tree", "ripple")
 
 
@@ -48,19 +48,20 @@ class CrossbarConfig:
         node_nm, vdd_v: process and supply of the whole machine.
         cell: one of ``CELLS``; ``sram`` adds charges, the others currents.
         rows, columns: cells of an array that work at once; all rows are added up on a column.
-        cell_bits: bits of a weight in one cell: 1, 2, 4 or 8.
+        cell_bits: bits of a weight in one cell, up to 8.
         encoding: how signs are stored: ``differential`` (a column each for positive and negative, subtracted before
             conversion), ``offset`` (all cells positive), ``twos_complement`` (bits; the leading one subtracted after).
         joined_columns: columns weighted and added up in the array before one conversion.
         depth: sets of weights behind each multiplier, one of them in use at a time.
-        dac_bits: bits of an input applied at once: 1, 2, 4 or 8.
+        dac_bits: bits of an input applied at once, up to 12. input_coding: of several bits: ``levels`` of a converter
+            on each row, or ``pulses`` on the row, as many as the digit says.
         adc_bits: 0 for what every sum needs to come out exactly.
         columns_per_adc: conversions that take turns on one converter.
         arrays: of the machine. duplicates: copies of every layer's weights, for as many output pixels at once.
         activation_mhz: inputs applied per second to an array; 0 for as many as its converters follow.
         bipolar_inputs: signed inputs are applied at once, instead of positive and negative ones in turn.
         compute_area_f2: of a cell with its multiplier; capacitors: unit capacitors of a cell; capacitor_ff: each.
-        read_voltage_v, read_ns, on_kohm, off_kohm: of resistive cells.
+        read_voltage_v, read_ns, on_kohm, off_kohm: of resistive cells; where there are pulses, the time is of one.
         dram_gb_s, residual_bits, float_units: of what surrounds the arrays.
         peak_weight_density, peak_input_density: share of ones that published figures are taken at.
     """
@@ -75,6 +76,7 @@ class CrossbarConfig:
     joined_columns: int = 1
     depth: int = 1
     dac_bits: int = 1
+    input_coding: str = "levels"
     adc_bits: int = 0
     columns_per_adc: int = 1
     arrays: int = 256
@@ -98,6 +100,8 @@ class CrossbarConfig:
         ranges = {
             "rows": (1, 1 << 16),
             "columns": (1, 1 << 16),
+            "cell_bits": (1, 8),
+            "dac_bits": (1, 12),
             "joined_columns": (1, 64),
             "depth": (1, 4096),
             "adc_bits": (0, 16),
@@ -117,10 +121,7 @@ class CrossbarConfig:
             "dram_gb_s": (1e-3, 1e5),
         }
         _check_numbers(self, numbers | _PROCESS | _DENSITIES)
-        _check_choices(self, {"cell": CELLS, "encoding": ENCODINGS})
-        for name in ("cell_bits", "dac_bits"):
-            if getattr(self, name) not in GRANULARITIES:
-                raise ConfigError(f"accelerator.{name}", getattr(self, name), "one of 1, 2, 4, 8")
+        _check_choices(self, {"cell": CELLS, "encoding": ENCODINGS, "input_coding": CODINGS})
         if self.encoding == "twos_complement" and self.cell_bits > 1:
             raise ConfigError(
                 "accelerator.cell_bits", self.cell_bits, "1 with twos_complement, or another encoding"
@@ -153,9 +154,9 @@ class DigitalCimConfig:
         node_nm, vdd_v: process and supply of the whole machine.
         rows: products added up by one tree, or on one column.
         outputs: trees of a macro; of ``adder: ripple`` its columns of cells, each with an adder.
-        column_bits: bits of a weight that one tree takes: 1, 2, 4, 8, or up to 16. Wider weights take several trees,
+        column_bits: bits of a weight that one tree takes, up to 16. Wider weights take several trees,
             whose sums are added; with ``ripple`` a weight takes as many columns as it has bits, and those of the carry.
-        input_bits_per_cycle: bits of an input per cycle: 1, 2, 4 or 8. booth: two of them are recoded into one product.
+        input_bits_per_cycle: bits of an input per cycle, up to 8. booth: two of them are recoded into one product.
         adder: ``tree``, or ``ripple``: sums pass down the rows.
         rows_per_register: rows between the registers of a column of ripple adders.
         accumulator_bits: 0 for what the longest sum takes.
@@ -193,6 +194,7 @@ class DigitalCimConfig:
             "rows": (2, 1 << 16),
             "outputs": (1, 1 << 16),
             "column_bits": (1, 16),
+            "input_bits_per_cycle": (1, 8),
             "rows_per_register": (1, 1 << 16),
             "accumulator_bits": (0, 64),
             "depth": (1, 4096),
@@ -202,10 +204,6 @@ class DigitalCimConfig:
         numbers = {"frequency_mhz": (0.0, 1e5), "storage_area_f2": (0.0, 1e6), "dram_gb_s": (1e-3, 1e5)}
         _check_numbers(self, numbers | _PROCESS | _DENSITIES)
         _check_choices(self, {"adder": ADDERS})
-        if self.input_bits_per_cycle not in GRANULARITIES:
-            raise ConfigError(
-                "accelerator.input_bits_per_cycle", self.input_bits_per_cycle, "one of 1, 2, 4, 8"
-            )
         if self.booth and self.input_bits_per_cycle != 2:
             raise ConfigError(
                 "accelerator.input_bits_per_cycle", self.input_bits_per_cycle, "2 where booth is true"

@@ -30,7 +30,7 @@ class Widths:
 
     Attributes:
         product: of one product. operands: how many of them a row gives to the tree.
-        total: of the sum of a tree. trees: that one weight takes.
+        total: of the sum of a tree. trees: that one weight takes. joined: of the sum of these.
         accumulator: of the sum over all trees of a weight and all digits of an input.
     """
 
@@ -38,6 +38,7 @@ class Widths:
     operands: int
     total: int
     trees: int
+    joined: int
     accumulator: int
 
     @classmethod
@@ -45,14 +46,16 @@ class Widths:
         k, growth = config.input_bits_per_cycle, math.ceil(math.log2(config.rows))
         if config.adder == "ripple":
             total = weight_bits + growth
-            return cls(1, 1, total, 1, config.accumulator_bits or total + input_bits)
+            return cls(1, 1, total, 1, total, config.accumulator_bits or total + input_bits)
         # a recoded digit is -2 to 2; a bit of weight passes a whole digit; otherwise a product per bit of the digit
         product = config.column_bits + 1 if config.booth else config.column_bits
         product, operands = (k, 1) if config.column_bits == 1 else (product, 1 if config.booth else k)
         total = product + operands - 1 + growth
         trees = -(-weight_bits // config.column_bits)
-        longest = total + (trees - 1) * config.column_bits + input_bits - k
-        return cls(product, operands, total, trees, config.accumulator_bits or longest)
+        joined = total + (trees - 1) * config.column_bits
+        return cls(
+            product, operands, total, trees, joined, config.accumulator_bits or joined + input_bits - k
+        )
 
 
 @dataclass(frozen=True)
@@ -71,62 +74,75 @@ class Adders:
 
     @classmethod
     def of(cls, config: DigitalCimConfig, process: Process, widths: Widths) -> Adders:
-        gate_j = process.logic_j("cim.gate_capacitance")
-        load = process.value("cim.load")
-        capacitance, area = (_adder(process, figure) for figure in ("capacitance", "area"))
-        register = process.value("cim.flip_flop.capacitance")
-        if config.adder == "ripple":
-            per_product, fixed, gates_area = _ripple(config, process, widths)
-        else:
-            full = _tree(config, widths)
-            bits = widths.product * widths.operands * (2 if config.booth else 1)
-            # of a multiplier's NOR2 the weight's input does not switch
-            per_product = (full * capacitance + bits * 0.5 * config.rows) / config.rows
-            joins = (widths.trees - 1) / widths.trees * widths.accumulator
-            ends = joins + widths.accumulator / widths.trees
-            fixed = ends * capacitance + widths.accumulator / widths.trees * register
-            gates_area = (full + ends) * area + bits * config.rows
-            gates_area += widths.accumulator / widths.trees * process.value("cim.flip_flop.area")
+        gate_j = process.logic_j("cim.gate_capacitance") * process.value("cim.load")
+        count = (
+            _ripple(config, process, widths) if config.adder == "ripple" else _tree(config, process, widths)
+        )
+        area = process.adder_mm2() * count.adders
+        area += process.logic_mm2("cim.gate_area") * count.gates
         return cls(
-            gate_j * (per_product * load),
-            gate_j * (fixed * load),
-            process.logic_mm2("cim.gate_area") * gates_area,
-            _delay_s(config, process, widths),
+            gate_j * count.per_product, gate_j * count.per_cycle, area, _delay_s(config, process, widths)
         )
 
 
-def _adder(process: Process, figure: str) -> float:
-    """A full adder in NAND2."""
-    return 3.0 + 2.0 * process.value(f"cim.xor.{figure}")
+@dataclass(frozen=True)
+class _Count:
+    """Of one tree or column: NAND2 that switch per product and per cycle; adders, and gates beside them in NAND2."""
+
+    per_product: float
+    per_cycle: float
+    adders: float
+    gates: float
 
 
-def _tree(config: DigitalCimConfig, widths: Widths) -> int:
-    return tree_adders(config.rows * widths.operands, widths.product)
+def _adder(process: Process) -> float:
+    """A full adder in NAND2, by capacitance."""
+    return 3.0 + 2.0 * process.value("cim.xor.capacitance")
 
 
-def _ripple(config: DigitalCimConfig, process: Process, widths: Widths) -> tuple[float, float, float]:
-    """NAND2 switched per product and per cycle, and in area, of one column: an adder and an XNOR2 in each cell.
+def _tree(config: DigitalCimConfig, process: Process, widths: Widths) -> _Count:
+    full = tree_adders(config.rows * widths.operands, widths.product)
+    # of a NOR2 that multiplies the weight's input does not switch; recoding takes a multiplexer beside it
+    multipliers = widths.product * widths.operands * (2 if config.booth else 1)
+    share = widths.accumulator / widths.trees
+    ends = (widths.trees - 1) * widths.joined / widths.trees + share
+    return _Count(
+        per_product=full * _adder(process) / config.rows + 0.5 * multipliers,
+        per_cycle=ends * _adder(process) + share * process.value("cim.flip_flop.capacitance"),
+        adders=full + ends,
+        gates=multipliers * config.rows + share * process.value("cim.flip_flop.area"),
+    )
+
+
+def _ripple(config: DigitalCimConfig, process: Process, widths: Widths) -> _Count:
+    """An adder and an XNOR2 in each cell, whose area is part of the adder's, and a register every few rows.
 
     The carry runs through further columns, so a product switches ``total / weight bits`` adders per column of weight;
     the caller counts whole columns.
     """
     activity = 1.0 + process.value("cim.ripple_activity.row") * config.rows_per_register
     activity /= process.value("cim.ripple_activity.tree")
-    capacitance = _adder(process, "capacitance") + process.value("cim.xor.capacitance")
     registers = -(-config.rows // config.rows_per_register)
-    fixed = registers * process.value("cim.flip_flop.capacitance")
-    area = config.rows * (_adder(process, "area") + process.value("cim.xor.area"))
-    area += registers * process.value("cim.flip_flop.area")
-    return capacitance * activity, fixed, area
+    return _Count(
+        per_product=(_adder(process) + process.value("cim.xor.capacitance")) * activity,
+        per_cycle=registers * process.value("cim.flip_flop.capacitance"),
+        adders=float(config.rows),
+        gates=registers * process.value("cim.flip_flop.area"),
+    )
 
 
 def _delay_s(config: DigitalCimConfig, process: Process, widths: Widths) -> float:
-    """Sums of all levels but the last, which carries through; then the accumulator's least significant sum."""
+    """Sums of all levels but the last, which carries through; the same where sums of trees join; the accumulator.
+
+    Between cells of an array sums and carries pass a multiplexer each: both take as long as a sum, and so does the
+    register.
+    """
     gate_s, xor = process.time_s("cim.gate_delay"), process.value("cim.xor.delay")
     through, carried = 2.0 * xor, xor + 2.0
     if config.adder == "ripple":
-        levels = config.rows_per_register
-    else:
-        levels = math.ceil(math.log2(config.rows * widths.operands))
-    carry = carried + 2.0 * (widths.total - 1)
-    return gate_s * (1.0 + through * (levels - 1) + carry + through)
+        return gate_s * (1.0 + through * (min(config.rows_per_register, config.rows) + widths.total))
+    depth = math.ceil(math.log2(config.rows * widths.operands))
+    gates = 1.0 + through * (depth - 1) + carried + 2.0 * (widths.total - 1)
+    if widths.trees > 1:
+        gates += through * (math.ceil(math.log2(widths.trees)) - 1) + carried + 2.0 * (widths.joined - 1)
+    return gate_s * (gates + through + 2.0 * max(widths.accumulator - widths.joined, 0))

@@ -14,6 +14,10 @@ import numpy as np
 
 from compressors.adders import AdderGraph, input_range
 from energy.rtl.design import levels
+from energy.technology import Technology
+
+TARGETS = ("ice40", "xc7", "gates")
+"""LUTs of four inputs, LUTs of six, and gates of two inputs, all with what Yosys makes of an element."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Law:
         return float(np.dot(self.factors, _parts(made_of)))
 
 
+def law(technology: Technology, target: str) -> Law:
+    """The law of one of ``TARGETS`` as it was fitted."""
+    return Law(tuple(technology[f"fabric.{target}.{name}"].value for name in LOGIC))
+
+
 def fit(elements: Sequence[Composition], counts: Sequence[float]) -> Law:
     """The law whose relative errors have the least squares, no factor being negative.
 
@@ -75,6 +84,15 @@ def fit(elements: Sequence[Composition], counts: Sequence[float]) -> Law:
             break
         used.pop(int(found.argmin()))
     return Law(tuple(float(f) for f in factors))
+
+
+def leave_one_out(elements: Sequence[Composition], counts: Sequence[float]) -> list[float]:
+    """What the law says of every element when it is fitted to all others."""
+    found = []
+    for i, element in enumerate(elements):
+        others = [j for j in range(len(elements)) if j != i]
+        found.append(fit([elements[j] for j in others], [counts[j] for j in others])(element))
+    return found
 
 
 def _parts(made_of: Composition) -> list[float]:
@@ -112,9 +130,8 @@ def serial_element(lanes: int, digit: int, accumulator: int, signed: bool = True
     depth = levels(lanes)
     term = 2 * digit + signed
     total = term + depth + 1
-    # a single bit's product and its sign are one LUT; more bits are multiplied, then inverted
-    picked = 1 if digit == 1 else 2 * digit * signed
-    one = Composition(products=(digit - 1) ** 2, picked=picked, registers=term)
+    # a single bit's product and its sign are one LUT; of more bits, every bit of the product leaves through one
+    one = Composition(products=(digit - 1) ** 2, picked=1 if digit == 1 else 2 * digit, registers=term)
     sums = tree(lanes, term, signed) + Composition(sums=total, registers=total)
     if signed:
         sums += tree(lanes, 1, False) + Composition(registers=lanes)
@@ -146,8 +163,3 @@ def graph_element(graph: AdderGraph, bits: int, signed: bool) -> Composition:
         inverted=inverted,
         registers=float(own.sum()),
     )
-
-
-def graph_of_counts(adder_bits: float) -> Composition:
-    """The same where only the bits of all adders are known: every second one subtracts, as signs are as often negative."""
-    return Composition(sums=adder_bits, inverted=adder_bits / 2, registers=adder_bits)

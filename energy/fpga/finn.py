@@ -56,7 +56,7 @@ class Unit:
         return self.rows * self.columns // (pe * simd)
 
     def luts(self, pe: Number, simd: Number) -> Number:
-        """``300 + 1.1 * PE * (multipliers + tree + accumulator + thresholds + comparators)`` and weights kept in LUTs."""
+        """``300 + 1.1 PE (multipliers + tree + accumulator + thresholds + comparators)``, and weights kept in LUTs."""
         both = self.weight_bits + self.input_bits
         multipliers = 0 if self.dsp else simd * (2 * math.ceil(both / 6) - 1) * both
         tree = both * (2 * simd - 1)
@@ -72,19 +72,9 @@ class Unit:
         return np.floor(total).astype(np.int64)[()]
 
     def bram18(self, pe: Number, simd: Number) -> Number:
-        """Block RAMs of 18 kbit for the weights, in the widest shape that fits: 1, 2, 4, 9, 18 or 36 bits a word."""
-        width, words = pe * simd * self.weight_bits, self.weight_words(pe, simd)
-        ladder = [
-            (width == 1, _up(words, 16384)),
-            (width == 2, _up(words, 8192)),
-            (width <= 4, _up(words, 4096) * _up(width, 4)),
-            (width <= 9, _up(words, 2048) * _up(width, 9)),
-            ((width <= 18) | (words > 512), _up(words, 1024) * _up(width, 18)),
-        ]
-        deep = np.select(
-            [c for c, _ in ladder], [blocks for _, blocks in ladder], _up(words, 512) * _up(width, 36)
-        )
-        return np.where(words <= EMBEDDED_DEPTH, 0, deep)[()]
+        """Block RAMs of 18 kbit for the weights."""
+        words = self.weight_words(pe, simd)
+        return np.where(words <= EMBEDDED_DEPTH, 0, bram18(words, pe * simd * self.weight_bits))[()]
 
     def dsps(self, pe: Number, simd: Number) -> Number:
         """DSP slices; operands of up to 4 bits share one between four rows, up to 8 bits between two."""
@@ -101,11 +91,17 @@ def dsp58(pe: int, simd: int) -> tuple[int, float]:
     return pe * chain, 0.741 + 0.605 * chain
 
 
-def line_buffer_bram18(channels: int, width: int, kernel_rows: int, stride_rows: int, bits: int, simd: Number) -> Number:
-    """Block RAMs of a sliding window: the rows a kernel spans and those that arrive meanwhile, ``simd`` values a word."""
-    words = (channels // simd) * width * (kernel_rows + stride_rows)
-    narrow = simd * bits
-    return _up(words, 512) * _up(narrow, 36)
+def bram18(words: Number, width: Number) -> Number:
+    """Block RAMs of 18 kbit for ``words`` of ``width`` bits, shaped 1, 2, 4, 9, 18 or 36 bits wide as FINN does."""
+    ladder = (
+        (width == 1, _up(words, 16384)),
+        (width == 2, _up(words, 8192)),
+        (width <= 4, _up(words, 4096) * _up(width, 4)),
+        (width <= 9, _up(words, 2048) * _up(width, 9)),
+        ((width <= 18) | (words > 512), _up(words, 1024) * _up(width, 18)),
+    )
+    widest = _up(words, 512) * _up(width, 36)
+    return np.select([condition for condition, _ in ladder], [blocks for _, blocks in ladder], widest)[()]
 
 
 def _up(value: Number, step: int) -> Number:

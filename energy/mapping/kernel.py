@@ -1,7 +1,7 @@
 """Access counts of a loop nest in closed form, and the exhaustive search over tilings, compiled.
 
 All of it stands in one file, because Numba's cache looks no further. A problem on a machine is one table ``nest`` of
-eight columns, its rows named by the constants below; ``scale`` holds what depends on formats. A mapping is ``temporal
+nine columns, its rows named by the constants below; ``scale`` holds what depends on formats. A mapping is ``temporal
 [L, 8]`` and ``spatial [A, 8]``, loop counts by level or axis and dim, and ``perms [L]``, the order each level's loops
 follow. Columns of counts are weights, inputs, partial sums and final outputs. Tables instead of named tuples: handing
 over a tuple of arrays costs more than most functions here.
@@ -28,9 +28,9 @@ ORDERS = 5
 """Rows: dims from the innermost loop outwards."""
 LEVELS = 10
 """Rows ``[L]``: whether weights, inputs, outputs are kept; buffering; slides; then of the axes directly beneath: halo,
-network; whether reads and writes share a port. Behind them a row for each way data take: operand, inner and outer level
-(-1 is the elements), whether elements themselves fill the inner level."""
-KEEPS, BUFFERING, SLIDES, HALO, NETWORK, SHARED = 0, 3, 4, 5, 6, 7
+network; whether reads and writes share a port; order of the loops where the level lies inside an axis. Behind them a
+row for each way data take: operand, inner and outer level (-1 is the elements), whether elements fill the inner one."""
+KEEPS, BUFFERING, SLIDES, HALO, NETWORK, SHARED, ORDER = 0, 3, 4, 5, 6, 7, 8
 NONE, BUS, SYSTOLIC, UNICAST = 0, 1, 2, 3
 SINGLE, DOUBLE, STREAM = 0, 1, 2
 EVERY = -1
@@ -39,19 +39,23 @@ READ, WRITE, MOVE, CAPACITY, PORTS = 0, 4, 8, 12, 13
 """Columns of ``scale [L + 1, 15]``: energy of a word read, written, passed on; bits held; bits per cycle read and
 written. The last row holds the bits of a word."""
 
+_outer = njit(cache=True, nogil=True, error_model="numpy")
+_inner = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+"""For functions that make no arrays: without it they count references to those they are given, half of their time."""
+
 _I, _O = 1, 2  # inputs, outputs
 _PARTIAL, _FINAL = 2, 3  # columns of outputs
 _Y = 4  # the first of the dims a window spans
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _fill(table, value):
     for i in range(table.shape[0]):
         for j in range(table.shape[1]):
             table[i, j] = value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _clear(counts):
     for i in range(3):
         for level in range(counts.shape[1]):
@@ -59,7 +63,7 @@ def _clear(counts):
                 counts[i, level, column] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _words(nest, operand, size):
     """Distinct words of a block of loops ``size [8]``."""
     if operand == 0:
@@ -72,7 +76,7 @@ def _words(nest, operand, size):
     return float(size[0] * size[1] * size[3] * rows * columns)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _start(states, at):
     """Nothing exchanged yet: row ``at`` of ``states [n, 6]``.
 
@@ -83,16 +87,25 @@ def _start(states, at):
     states[at, 3], states[at, 4], states[at, 5] = 0.0, 1.0, 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _walk(nest, temporal, level, order, operand, states, source, at):
-    """Add the exchanges by the loops of ``level`` to row ``source`` of ``states`` and leave them in row ``at``."""
-    slid, other, dim = states[source, 0], states[source, 1], int(states[source, 2])
-    mixed, tiles, turns = states[source, 3], states[source, 4], states[source, 5]
+@_inner
+def _gather(nest, temporal, level, order, loops):
+    """Loops of ``level`` that turn into ``loops [2, 9]``, the innermost first, and their number at ``[0, 8]``."""
+    n = 0
     for i in range(8):
         d = nest[ORDERS + order, i]
-        n = temporal[level, d]
-        if n == 1:
-            continue
+        if temporal[level, d] > 1:
+            loops[0, n], loops[1, n] = d, temporal[level, d]
+            n += 1
+    loops[0, 8] = n
+
+
+@_inner
+def _walk(nest, loops, operand, states, source, at):
+    """Add the exchanges by the loops of a level to row ``source`` of ``states`` and leave them in row ``at``."""
+    slid, other, dim = states[source, 0], states[source, 1], int(states[source, 2])
+    mixed, tiles, turns = states[source, 3], states[source, 4], states[source, 5]
+    for i in range(loops[0, 8]):
+        d, n = loops[0, i], float(loops[1, i])
         turns *= n
         if nest[RELEVANT + operand, d]:
             tiles *= n
@@ -112,7 +125,7 @@ def _walk(nest, temporal, level, order, operand, states, source, at):
     states[at, 3], states[at, 4], states[at, 5] = mixed, tiles, turns
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _block(nest, temporal, spatial, level, size):
     """Loop counts of the tile of ``level`` into ``size``."""
     for d in range(8):
@@ -125,7 +138,7 @@ def _block(nest, temporal, spatial, level, size):
         size[d] = n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _positions(nest, spatial, first, operand):
     """Positions beneath level ``first`` and all further out; of an operand those that share no word, -1 is all."""
     count = 1.0
@@ -137,7 +150,7 @@ def _positions(nest, spatial, first, operand):
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _book_reads(nest, temporal, spatial, edge, states, at, size, share, counts):
     """Weights or inputs on their way inwards: read outside, passed on, written inside."""
     operand, inner, outer = nest[edge, 0], nest[edge, 1], nest[edge, 2]
@@ -181,7 +194,7 @@ def _book_reads(nest, temporal, spatial, edge, states, at, size, share, counts):
     counts[0, outer, operand] += amount
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _apart(nest, temporal, inner, place):
     """Window dims along which positions beneath ``place`` share no halo: windows do not adjoin, or go alone."""
     apart = 0
@@ -195,7 +208,7 @@ def _apart(nest, temporal, inner, place):
     return apart
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _book_sums(nest, spatial, edge, states, at, size, share, counts):
     """Outputs on their way outwards, and partial sums back in.
 
@@ -228,7 +241,7 @@ def _book_sums(nest, spatial, edge, states, at, size, share, counts):
         counts[1, inner, _PARTIAL] += again * amount
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _book(nest, temporal, spatial, edge, states, at, size, shares, counts):
     """Book one way that an operand takes, given the exchanges of the inner tile ``size`` (used up)."""
     operand, share = nest[edge, 0], shares[nest[edge, 0]]
@@ -241,25 +254,31 @@ def _book(nest, temporal, spatial, edge, states, at, size, shares, counts):
         _book_reads(nest, temporal, spatial, edge, states, at, size, share, counts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_outer
 def count(nest, temporal, spatial, perms, shares, counts):
     """Words read, written and passed on, ``counts [3, L, 4]``, of one mapping.
 
     ``shares [4]``: by operand the part of the padded loops that is real, and of all products.
     """
+    size, states, loops = np.empty(8, np.int64), np.empty((1, 6)), np.empty((2, 9), np.int64)
+    _count(nest, temporal, spatial, perms, shares, counts, size, states, loops)
+
+
+@_inner
+def _count(nest, temporal, spatial, perms, shares, counts, size, states, loops):
     _clear(counts)
-    size, states = np.empty(8, np.int64), np.empty((1, 6))
     levels = temporal.shape[0]
     for edge in range(LEVELS + levels, nest.shape[0]):
         operand, inner = nest[edge, 0], nest[edge, 1]
         _block(nest, temporal, spatial, inner, size)
         _start(states, 0)
         for level in range(inner + 1, levels):
-            _walk(nest, temporal, level, perms[level], operand, states, 0, 0)
+            _gather(nest, temporal, level, perms[level], loops)
+            _walk(nest, loops, operand, states, 0, 0)
         _book(nest, temporal, spatial, edge, states, 0, size, shares, counts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_outer
 def latency(nest, scale, temporal, spatial, perms, shares, counts, times):
     """Cycles of a mapping whose counts are known; ``times [L + 1]`` gets the busy cycles of each level's ports, then
     those of the elements with what they wait for.
@@ -267,6 +286,14 @@ def latency(nest, scale, temporal, spatial, perms, shares, counts, times):
     The elements wait for the first tiles on their way in, and for every further filling of levels that are not
     buffered. Everything else overlaps, so the busiest part sets the time.
     """
+    size, states, loops = np.empty(8, np.int64), np.empty((1, 6)), np.empty((2, 9), np.int64)
+    first = np.empty((2, temporal.shape[0]))
+    return _latency(nest, scale, temporal, spatial, perms, shares, counts, times, size, states, loops, first)
+
+
+@_inner
+def _latency(nest, scale, temporal, spatial, perms, shares, counts, times, size, states, loops, first):
+    """See :func:`latency`; ``first [2, L]`` is for the first tiles: filling a level, and what it gives to others."""
     levels = temporal.shape[0]
     compute = 1.0
     for level in range(levels):
@@ -280,8 +307,8 @@ def latency(nest, scale, temporal, spatial, perms, shares, counts, times):
         instances = _positions(nest, spatial, level + 1, -1)
         read, written = read / instances / scale[level, PORTS], written / instances / scale[level, PORTS + 1]
         times[level] = read + written if nest[LEVELS + level, SHARED] else max(read, written)
-    size, states = np.empty(8, np.int64), np.empty((1, 6))
-    filling, feeding = np.zeros(levels), np.zeros(levels)
+    for level in range(levels):
+        first[0, level] = first[1, level] = 0.0
     for edge in range(LEVELS + levels, nest.shape[0]):
         operand, inner, outer = nest[edge, 0], nest[edge, 1], nest[edge, 2]
         if inner < 0:
@@ -293,7 +320,8 @@ def latency(nest, scale, temporal, spatial, perms, shares, counts, times):
             if single:
                 _start(states, 0)
                 for level in range(inner + 1, levels):
-                    _walk(nest, temporal, level, perms[level], operand, states, 0, 0)
+                    _gather(nest, temporal, level, perms[level], loops)
+                    _walk(nest, loops, operand, states, 0, 0)
                 again = 1.0 + states[0, 0] + states[0, 1] - states[0, 4]
                 compute += again * tile / min(scale[inner, PORTS + 1], scale[outer, PORTS])
             continue
@@ -302,21 +330,25 @@ def latency(nest, scale, temporal, spatial, perms, shares, counts, times):
                 if inner < nest[PLACE, a] <= outer:
                     size[d] *= spatial[a, d]
         joint = _words(nest, operand, size) * scale[levels, operand]
-        filling[inner] += tile / scale[inner, PORTS + 1]
-        feeding[outer] += joint / scale[outer, PORTS]
+        first[0, inner] += tile / scale[inner, PORTS + 1]
+        first[1, outer] += joint / scale[outer, PORTS]
         if single:
-            first = tile * _positions(nest, spatial, inner + 1, -1) * shares[operand]
-            exchanges = counts[1, inner, operand] * scale[levels, operand] / first
+            once = tile * _positions(nest, spatial, inner + 1, -1) * shares[operand]
+            exchanges = counts[1, inner, operand] * scale[levels, operand] / once
             compute += (exchanges - 1.0) * max(tile / scale[inner, PORTS + 1], joint / scale[outer, PORTS])
-    for level in range(levels):
-        compute += max(filling[level], feeding[level])
+    for level in range(levels):  # a transfer takes as long as the slower of its ends
+        longest = first[1, level]
+        for edge in range(LEVELS + levels, nest.shape[0]):
+            if nest[edge, 2] == level and nest[edge, 1] >= 0:
+                longest = max(longest, first[0, nest[edge, 1]])
+        compute += longest
     times[levels] = compute
     for level in range(levels):
         compute = max(compute, times[level])
     return compute
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _fits(nest, scale, level, size, output_bits):
     """Whether the tile ``size`` fits into ``level``."""
     bits = 0.0
@@ -330,7 +362,16 @@ def _fits(nest, scale, level, size, output_bits):
     return bits <= scale[level, CAPACITY]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
+def _fit_outwards(nest, scale, level, size, output_bits):
+    """Whether ``size`` fits into ``level`` and all further out, whose tiles hold it too."""
+    fits = True
+    for outside in range(level, nest[STEPS, 4] - 1):
+        fits = fits and _fits(nest, scale, outside, size, output_bits)
+    return fits
+
+
+@_inner
 def _take(nest, scale, edge, only, counts):
     """Energy of what one edge has booked, in one column or in ``EVERY``; leaves ``counts`` as if it had not."""
     operand, inner, outer = nest[edge, 0], nest[edge, 1], nest[edge, 2]
@@ -345,7 +386,7 @@ def _take(nest, scale, edge, only, counts):
     return energy
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _price_edge(nest, scale, temporal, spatial, rest, edge, only, shares, counts, size, states, costs):
     """Energy of an edge as a linear function of its exchanges, into its row of ``costs [n, 9]``.
 
@@ -379,7 +420,7 @@ def _price_edge(nest, scale, temporal, spatial, rest, edge, only, shares, counts
             costs[edge, 1 + d] = _take(nest, scale, edge, only, counts) - once
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _price_outside(nest, scale, base, temporal, edge, shares, size, costs):
     """The same for an edge outside all axes, where nothing is passed on; ``base [8]`` is the array's block."""
     operand, inner, outer = nest[edge, 0], nest[edge, 1], nest[edge, 2]
@@ -405,7 +446,7 @@ def _price_outside(nest, scale, base, temporal, edge, shares, size, costs):
             size[d] //= 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _edge_energy(operand, states, at, costs, edge):
     if operand == _O:
         return (1.0 + states[at, 0] + states[at, 1]) * costs[edge, 0] + states[at, 4] * costs[edge, 1]
@@ -415,7 +456,7 @@ def _edge_energy(operand, states, at, costs, edge):
     return energy
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _elements(nest, scale, temporal, spatial, rest, edge, only, shares, counts, size, states):
     """Energy of what elements exchange with an operand's innermost memory, which no order outside changes."""
     operand = nest[edge, 0]
@@ -432,8 +473,10 @@ def _elements(nest, scale, temporal, spatial, rest, edge, only, shares, counts, 
     return _take(nest, scale, edge, only, counts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _bound(nest, scale, tensors, temporal, spatial, rest, shares, counts, size, states, costs, parts, n):
+@_inner
+def _bound(
+    nest, scale, tensors, temporal, spatial, rest, shares, counts, size, states, loops, costs, parts, n
+):
     """Least energy per bit of all mappings with this inside into row ``n`` of ``parts [N, 8]``.
 
     The best any order could do, and every tensor moved once outside: for each column, with the operand moving whenever
@@ -472,7 +515,8 @@ def _bound(nest, scale, tensors, temporal, spatial, rest, shares, counts, size, 
             )
             _start(states, 0)
             for level in range(inner + 1, inside_levels):
-                _walk(nest, temporal, level, LEVELS - ORDERS - 1, operand, states, 0, 0)
+                _gather(nest, temporal, level, nest[LEVELS + level, ORDER], loops)
+                _walk(nest, loops, operand, states, 0, 0)
             visits = (1.0 + states[0, 0] + states[0, 1]) * relevant
             if operand == _O:
                 each, fixed = costs[edge, 0], states[0, 4] * relevant * costs[edge, 1]
@@ -485,7 +529,7 @@ def _bound(nest, scale, tensors, temporal, spatial, rest, shares, counts, size, 
             parts[n, 2 * column + 1] += visits * each + fixed if states[0, 2] < 0.0 else moving
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _choose(nest, turns, positions, rests, real, chosen, temporal, spatial, rest, shares):
     """The mapping inside the array that eight choices make."""
     for i in range(4):
@@ -503,7 +547,7 @@ def _choose(nest, turns, positions, rests, real, chosen, temporal, spatial, rest
                 shares[operand] *= real[c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _idle(spatial, rest, axes, may, where, values):
     """Whether an axis could take more of a dim whose loops otherwise turn outside."""
     for a in range(spatial.shape[0]):
@@ -516,7 +560,7 @@ def _idle(spatial, rest, axes, may, where, values):
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_outer
 def inside(
     nest, scale, narrowest, first, turns, positions, rests, real, sizes, may, where, values, tensors, found, parts
 ):  # fmt: skip
@@ -531,60 +575,59 @@ def inside(
     rest, shares, chosen = np.ones(8, np.int64), np.ones(4), np.zeros(8, np.int64)
     counts, size, states = np.zeros((3, levels, 4)), np.empty(8, np.int64), np.empty((1, 6))
     costs, taken = np.empty((nest.shape[0], 9)), np.ones((9, axes), np.int64)
-    n, d = 0, 0
-    while d >= 0:
+    loops = np.empty((2, 9), np.int64)
+    # dims of few choices first: what they take of an axis rules out much of the others
+    sequence = np.arange(8)
+    for i in range(1, 8):
+        for j in range(i, 0, -1):
+            one, other = sequence[j - 1], sequence[j]
+            if first[other + 1] - first[other] < first[one + 1] - first[one]:
+                sequence[j - 1], sequence[j] = other, one
+    chosen[sequence[0]] = first[sequence[0]]
+    n, i = np.int64(0), np.int64(0)
+    while i >= 0:
+        d = sequence[i]
         c = chosen[d]
         if c == first[d + 1]:  # all choices of this dim are done: back to the one before
             for level in range(inside_levels):
                 temporal[level, d] = 1
             for a in range(axes):
                 spatial[a, d] = 1
-            d -= 1
-            if d >= 0:
-                chosen[d] += 1
+            i -= 1
+            if i >= 0:
+                chosen[sequence[i]] += 1
             continue
         fits = True
         for a in range(axes):
             spatial[a, d] = positions[c, a]
-            taken[d + 1, a] = taken[d, a] * positions[c, a]
-            fits = fits and taken[d + 1, a] <= sizes[a]
+            taken[i + 1, a] = taken[i, a] * positions[c, a]
+            fits = fits and taken[i + 1, a] <= sizes[a]
         for level in range(inside_levels):
             temporal[level, d] = turns[c, level]
         for level in range(inside_levels):
             if fits:
                 _block(nest, temporal, spatial, level, size)
                 fits = _fits(nest, narrowest, level, size, narrowest[levels, _PARTIAL])
-        if fits and d < 7:
-            d += 1
-            chosen[d] = first[d]
+        if fits and i < 7:
+            i += 1
+            chosen[sequence[i]] = first[sequence[i]]
             continue
         if fits:
             _choose(nest, turns, positions, rests, real, chosen, temporal, spatial, rest, shares)
             if not _idle(spatial, rest, sizes, may, where, values):
                 if n < found.shape[0]:
-                    for i in range(8):
-                        found[n, i] = chosen[i]
+                    for e in range(8):
+                        found[n, e] = chosen[e]
                     _bound(
-                        nest,
-                        scale,
-                        tensors,
-                        temporal,
-                        spatial,
-                        rest,
-                        shares,
-                        counts,
-                        size,
-                        states,
-                        costs,
-                        parts,
-                        n,
-                    )
+                        nest, scale, tensors, temporal, spatial, rest, shares, counts, size, states, loops,
+                        costs, parts, n,
+                    )  # fmt: skip
                 n += 1
         chosen[d] += 1
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _keep(results, mappings, n, energy, cycles, temporal, spatial, perms, shares):
     """Insert a mapping into ``results [N, 6]`` (energy, cycles, shares) and ``mappings [N, 2 L + A, 8]``, unless it is
     one of them under another name; returns how many there are."""
@@ -617,8 +660,8 @@ def _keep(results, mappings, n, energy, cycles, temporal, spatial, perms, shares
     return min(n + 1, capacity)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _distinct_orders(nest, allowed, temporal, level, plan, depth):
+@_inner
+def _distinct_orders(nest, allowed, temporal, level, plan, loops, depth):
     """Orders of ``level`` that differ where its loops turn, into row ``depth`` of ``plan``; returns how many.
 
     The last row of ``plan`` is used for their codes.
@@ -627,11 +670,10 @@ def _distinct_orders(nest, allowed, temporal, level, plan, depth):
     for order in range(LEVELS - ORDERS):
         if not allowed[level, order]:
             continue
+        _gather(nest, temporal, level, order, loops)
         code = 0
-        for i in range(8):
-            d = nest[ORDERS + order, i]
-            if temporal[level, d] > 1:
-                code = 9 * code + d + 1
+        for i in range(loops[0, 8]):
+            code = 9 * code + loops[0, i] + 1
         new = True
         for i in range(n):
             new = new and plan[codes, i] != code
@@ -641,7 +683,7 @@ def _distinct_orders(nest, allowed, temporal, level, plan, depth):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _order_dims(where, rest, m, dims, digits):
     """Dims with loops left into row ``m`` of ``dims``, the one with the most divisors last, and their number at 8."""
     n, most, last = 0, 0, 0
@@ -659,7 +701,7 @@ def _order_dims(where, rest, m, dims, digits):
     dims[m, 8] = n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _next(nest, scale, where, values, level, temporal, base, rest, dims, digits, m, size, width, fresh):
     """Advance row ``m`` of ``digits`` to the next tile of ``level`` that fits and cannot grow; False after the last.
 
@@ -684,11 +726,26 @@ def _next(nest, scale, where, values, level, temporal, base, rest, dims, digits,
             size[d] = base[d]
             for below in range(nest[STEPS, 7], level):
                 size[d] *= temporal[below, d]
-        for i in range(n - 1):
+        for i in range(n):
+            size[dims[m, i]] *= rest[m, dims[m, i]]
+        at = -1
+        for i in range(n - 1):  # what can grow though all later dims are whole can grow whatever they are
             d = dims[m, i]
+            whole = size[d] // rest[m, d]
             temporal[level, d] = values[where[rest[m, d]] + digits[m, i]]
-            size[d] *= temporal[level, d]
-        if not _fits(nest, scale, level, size, width):
+            left = rest[m, d] // temporal[level, d]
+            if at < 0 and left > 1:
+                size[d] = whole * temporal[level, d] * values[where[left] + 1]
+                if _fit_outwards(nest, scale, level, size, width):
+                    at = i
+            size[d] = whole * temporal[level, d]
+        if at >= 0:
+            for i in range(at + 1, n - 1):
+                digits[m, i] = 0
+            continue
+        if n > 0:
+            size[dims[m, n - 1]] //= rest[m, dims[m, n - 1]]
+        if not _fit_outwards(nest, scale, level, size, width):
             # more of any later dim does not fit either: drop the last that has some and go on with the one before
             at = n - 2
             while at >= 0 and digits[m, at] == 0:
@@ -708,7 +765,7 @@ def _next(nest, scale, where, values, level, temporal, base, rest, dims, digits,
         while first < last:
             middle = (first + last + 1) // 2
             size[d] = inner * values[middle]
-            if _fits(nest, scale, level, size, width):
+            if _fit_outwards(nest, scale, level, size, width):
                 first = middle
             else:
                 last = middle - 1
@@ -721,7 +778,7 @@ def _next(nest, scale, where, values, level, temporal, base, rest, dims, digits,
         at = n - 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _grows(nest, scale, where, values, temporal, level, rest, dims, m, size, width):
     """Whether the tile of ``level``, which is ``size``, could take more of any dim but the last."""
     for i in range(dims[m, 8] - 1):
@@ -730,31 +787,32 @@ def _grows(nest, scale, where, values, temporal, level, rest, dims, m, size, wid
         if left > 1:
             inner = size[d]
             size[d] = inner * values[where[left] + 1]
-            fits = _fits(nest, scale, level, size, width)
+            fits = _fit_outwards(nest, scale, level, size, width)
             size[d] = inner
             if fits:
                 return True
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _score_orders(
     nest, scale, allowed, temporal, spatial, base, shares, costs, states, elements,
-    results, mappings, found, work, plan, size,
+    results, mappings, found, work, plan, loops, size, perms, one, times, first,
 ):  # fmt: skip
     """Score every order of the levels outside for complete tiles; returns how many there are.
 
     Row ``depth * rows + edge`` of ``states`` holds the exchanges by the levels before ``depth``, counted outwards.
-    ``plan`` is scratch: a row of orders per depth, then the order in hand by depth, the orders by level, and how many
-    orders there are by depth.
+    ``plan`` is scratch: a row of orders per depth, then the order in hand and how many there are by depth.
     """
     levels, inside_levels, rows = temporal.shape[0], nest[STEPS, 7], nest.shape[0]
     depths = levels - inside_levels
-    digit, number = depths, depths + 2
+    digit, number = depths, depths + 1
     wide = 0  # levels, as bits, that have no room for partial sums
     for depth in range(depths):
         plan[digit, depth] = 0
-        plan[number, depth] = _distinct_orders(nest, allowed, temporal, inside_levels + depth, plan, depth)
+        plan[number, depth] = _distinct_orders(
+            nest, allowed, temporal, inside_levels + depth, plan, loops, depth
+        )
         if depth < depths - 1:
             for d in range(8):
                 size[d] = base[d]
@@ -772,7 +830,8 @@ def _score_orders(
             continue
         level = inside_levels + depth
         order = plan[depth, plan[digit, depth]]
-        plan[digit + 1, level] = order
+        perms[level] = order
+        _gather(nest, temporal, level, order, loops)
         energy, fits = elements, True
         for edge in range(LEVELS + levels, rows):
             inner, operand = nest[edge, 1], nest[edge, 0]
@@ -780,7 +839,7 @@ def _score_orders(
                 continue
             source, at = depth * rows + edge, (depth + 1) * rows + edge
             if inner < level:
-                _walk(nest, temporal, level, order, operand, states, source, at)
+                _walk(nest, loops, operand, states, source, at)
             if depth == depths - 1:
                 energy += _edge_energy(operand, states, at, costs, edge)
                 if operand == _O and wide and 1.0 + states[at, 0] + states[at, 1] > states[at, 4]:
@@ -791,42 +850,44 @@ def _score_orders(
         scored += 1
         n = found[0]
         if fits and (n < results.shape[0] or energy <= results[n - 1, 0] * (1.0 + 1e-9)):
-            perms = plan[digit + 1]
             found[0] = _found(
-                nest, scale, temporal, spatial, shares, energy, results, mappings, n, work, perms
-            )
+                nest, scale, temporal, spatial, perms, shares, energy, results, mappings, n,
+                work, size, one, loops, times, first,
+            )  # fmt: skip
         plan[digit, depth] += 1
     return scored
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _found(nest, scale, temporal, spatial, shares, energy, results, mappings, n, work, perms):
+@_inner
+def _found(
+    nest, scale, temporal, spatial, perms, shares, energy, results, mappings, n, work, size, one, loops, times, first
+):  # fmt: skip
     """Keep a mapping that may be among the best; returns how many there are."""
-    for level in range(nest[STEPS, 7]):
-        perms[level] = LEVELS - ORDERS - 1
-    count(nest, temporal, spatial, perms, shares, work)
-    times = np.empty(temporal.shape[0] + 1)
-    cycles = latency(nest, scale, temporal, spatial, perms, shares, work, times)
+    _count(nest, temporal, spatial, perms, shares, work, size, one, loops)
+    cycles = _latency(nest, scale, temporal, spatial, perms, shares, work, times, size, one, loops, first)
     return _keep(results, mappings, n, energy, cycles, temporal, spatial, perms, shares)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _tile(
     nest, scale, where, values, fixed, allowed, temporal, spatial, base, rest, dims, digits, width,
-    shares, costs, states, elements, results, mappings, found, work, plan, size,
+    shares, costs, states, elements, results, mappings, found, work, plan, loops, size, perms, one, times, first,
 ):  # fmt: skip
     """Score all tiles of the levels outside with outputs of ``width`` bits; returns how many mappings those are."""
     levels, inside_levels = temporal.shape[0], nest[STEPS, 7]
     middle = levels - 1 - inside_levels
-    scored, m, fresh = 0, 0, True
-    _order_dims(where, rest, 0, dims, digits)
+    scored, m, fresh = 0, np.int64(0), True
+    _order_dims(where, rest, m, dims, digits)
     while m >= 0:
         level = inside_levels + m
         if m < middle:
             for outside in range(level + 1, levels):
                 for d in range(8):
                     temporal[outside, d] = 1
-            if _next(
+            stuck = False
+            for d in range(8):
+                stuck = stuck or (fixed[level, d] and rest[m, d] > 1)
+            if not stuck and _next(
                 nest, scale, where, values, level, temporal, base, rest, dims, digits, m, size, width, fresh
             ):
                 for d in range(8):
@@ -841,20 +902,20 @@ def _tile(
         may = True
         for d in range(8):
             temporal[level, d] = rest[m, d]
-            may = may and not (fixed[d] and rest[m, d] > 1)
+            may = may and not (fixed[level, d] and rest[m, d] > 1)
         if may:
             for edge in range(LEVELS + levels, nest.shape[0]):
                 if nest[edge, 1] >= inside_levels:
                     _price_outside(nest, scale, base, temporal, edge, shares, size, costs)
             scored += _score_orders(
                 nest, scale, allowed, temporal, spatial, base, shares, costs, states, elements,
-                results, mappings, found, work, plan, size,
+                results, mappings, found, work, plan, loops, size, perms, one, times, first,
             )  # fmt: skip
         m, fresh = m - 1, False
     return scored
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_outer
 def search(
     nest, scale, turns, positions, rests, real, where, values, fixed, allowed,
     choices, bounds, results, mappings, found,
@@ -875,8 +936,11 @@ def search(
     size, base = np.empty(8, np.int64), np.empty(8, np.int64)
     counts, costs, one = np.zeros((3, levels, 4)), np.zeros((rows, 9)), np.empty((1, 6))
     states, work = np.zeros(((depths + 1) * rows, 6)), np.zeros((3, levels, 4))
-    plan = np.zeros((depths + 4, max(8, levels)), np.int64)
-    scored = 0
+    plan, loops = np.zeros((depths + 3, 8), np.int64), np.empty((2, 9), np.int64)
+    perms, times, first = np.empty(levels, np.int64), np.empty(levels + 1), np.empty((2, levels))
+    for level in range(inside_levels):
+        perms[level] = nest[LEVELS + level, ORDER]
+    scored, every = 0, np.int64(EVERY)
     for c in range(choices.shape[0]):
         n = found[0]
         if n == results.shape[0] and bounds[c] > results[n - 1, 0]:
@@ -900,34 +964,35 @@ def search(
         for edge in range(LEVELS + levels, rows):
             if nest[edge, 1] < 0:
                 elements += _elements(
-                    nest, scale, temporal, spatial, left, edge, EVERY, shares, counts, size, one
+                    nest, scale, temporal, spatial, left, edge, every, shares, counts, size, one
                 )
             elif nest[edge, 1] < inside_levels:
                 _price_edge(
-                    nest, scale, temporal, spatial, left, edge, EVERY, shares, counts, size, one, costs
+                    nest, scale, temporal, spatial, left, edge, every, shares, counts, size, one, costs
                 )
                 for level in range(nest[edge, 1] + 1, inside_levels):
-                    _walk(nest, temporal, level, LEVELS - ORDERS - 1, nest[edge, 0], states, edge, edge)
+                    _gather(nest, temporal, level, nest[LEVELS + level, ORDER], loops)
+                    _walk(nest, loops, nest[edge, 0], states, edge, edge)
         narrow, wide = scale[levels, _FINAL], scale[levels, _PARTIAL]
-        if wide > narrow:
+        for summing in range(2):  # tiles with room for outputs, then those with room for partial sums
+            if (summing and wide > narrow and left[3] * left[6] * left[7] == 1) or (
+                not summing and wide <= narrow
+            ):
+                continue
             scored += _tile(
-                nest, scale, where, values, fixed, allowed, temporal, spatial, base, rest, dims, digits, narrow,
-                shares, costs, states, elements, results, mappings, found, work, plan, size,
-            )  # fmt: skip
-        if wide <= narrow or left[3] * left[6] * left[7] > 1:
-            scored += _tile(
-                nest, scale, where, values, fixed, allowed, temporal, spatial, base, rest, dims, digits, wide,
-                shares, costs, states, elements, results, mappings, found, work, plan, size,
+                nest, scale, where, values, fixed, allowed, temporal, spatial, base, rest, dims, digits,
+                wide if summing else narrow, shares, costs, states, elements, results, mappings, found, work,
+                plan, loops, size, perms, one, times, first,
             )  # fmt: skip
     return scored
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_outer
 def rescore(nest, scale, mappings, shares, counts, scores):
     """Price mappings whose counts are known in other formats: energy and cycles into ``scores [n, 2]``.
 
-    Both are infinite where a level is too small. ``counts [n, 3, L, 4]``, ``shares [n, 4]``, ``mappings [n, 2 L + A, 8]``
-    as :func:`search` leaves them.
+    Both are infinite where a level is too small. ``mappings [n, 2 L + A, 8]`` and ``shares [n, 4]`` are as
+    :func:`search` leaves them, ``counts [n, 3, L, 4]`` as of :func:`count`.
     """
     levels = nest[STEPS, 4]
     temporal, spatial = np.empty((levels, 8), np.int64), np.empty((nest[STEPS, 5], 8), np.int64)

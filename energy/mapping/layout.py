@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ _KINDS = {"bus": k.BUS, "systolic": k.SYSTOLIC, "unicast": k.UNICAST}
 
 @lru_cache(maxsize=1024)
 def nest(problem: Problem, machine: Machine) -> np.ndarray:
-    """The table of a problem on a machine, ``int64 [n, 8]``; its rows are named in the kernel."""
+    """The table of a problem on a machine, ``int64 [n, 9]``; its rows are named in the kernel."""
     levels, axes = machine.levels, machine.axes
     places = [machine.index(axis.below) for axis in axes]
     edges = []
@@ -35,16 +36,37 @@ def nest(problem: Problem, machine: Machine) -> np.ndarray:
         *(_level(level, networks.get(level.name, Network()), i in places) for i, level in enumerate(levels)),
         *edges,
     ]
-    table = np.zeros((len(rows), 8), np.int64)
+    table = np.zeros((len(rows), 9), np.int64)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
     return table
 
 
+def elements(table: np.ndarray) -> np.ndarray:
+    """``table`` with nothing but what elements exchange with their innermost memories."""
+    first = k.LEVELS + table[k.STEPS, 4]
+    return np.concatenate([table[:first], table[first:][table[first:, 1] < 0]])
+
+
+def orders(names: Sequence[str]) -> np.ndarray:
+    """Rows of the kernel's orders by name."""
+    known = list(ORDERS)
+    return np.array([known.index(name) for name in names], np.int64)
+
+
 def _level(level: Level, network: Network, feeds: bool) -> tuple[int, ...]:
     kept = (operand in level.operands for operand in OPERANDS)
     kind = _KINDS[network.kind] if feeds else k.NONE
-    return (*kept, BUFFERING.index(level.buffering), level.slides, network.halo, kind, level.shared_port)
+    order = list(ORDERS).index(level.order)
+    return (
+        *kept,
+        BUFFERING.index(level.buffering),
+        level.slides,
+        network.halo,
+        kind,
+        level.shared_port,
+        order,
+    )
 
 
 @lru_cache(maxsize=1024)

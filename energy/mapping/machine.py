@@ -2,15 +2,17 @@
 
 A memory keeps some operands (uneven hierarchies: what it does not keep passes it by). Axes of the array lie between
 two memories: those inside are there once per position, those outside serve all positions. Loops are unrolled along
-axes, or run at a memory, over its contents. The outermost memory keeps everything and has no end.
+axes, or run at a memory, over its contents. The outermost memory has no end. An operand that it does not keep lies as a
+whole in the outermost memory that does.
 
 Widths and energies are given per bit, so that the same machine serves any format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from compressors.errors import ConfigError, UnknownName
 from energy.cost import Band
@@ -18,6 +20,19 @@ from energy.mapping.problem import DIMS, OPERANDS
 
 NETWORKS = ("bus", "systolic", "unicast")
 BUFFERING = ("single", "double", "stream")
+ORDERS = {
+    "weights": (5, 4, 0, 7, 6, 3, 2, 1),
+    "weights-rows": (4, 5, 0, 7, 6, 3, 2, 1),
+    "inputs": (2, 5, 4, 0, 7, 6, 3, 1),
+    "inputs-rows": (2, 4, 5, 0, 7, 6, 3, 1),
+    "outputs": (7, 6, 3, 5, 4, 0, 2, 1),
+}
+"""Name -> dims from the innermost loop outwards; the operand named stays while the first of them turn.
+
+An operand stays while loops that are not relevant to it turn inside all others. No loop but the groups' is relevant to
+all, and none is irrelevant to two, so what turns first decides: images and pixels keep weights, output channels keep
+inputs, the reduction keeps outputs. Rows before columns or the other way round is about the window that slides.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Level:
         buffering: ``double``: half of the capacity is filled while the other is in use; ``single``: the elements wait
             for every filling but the first; ``stream``: what is new takes the place of what is used up.
         slides: of a window that moves on to its neighbour only what is new is fetched.
+        order: of the loops that run at it where it lies inside an axis, of ``ORDERS``.
     """
 
     name: str
@@ -46,6 +62,7 @@ class Level:
     shared_port: bool = False
     buffering: str = "double"
     slides: bool = True
+    order: str = "outputs"
 
 
 @dataclass(frozen=True)
@@ -91,10 +108,11 @@ class Machine:
         for level in self.levels:
             check_names("machine.operands", level.operands, OPERANDS)
             check_names("machine.buffering", (level.buffering,), BUFFERING)
-        outermost = self.levels[-1]
-        if set(outermost.operands) != set(OPERANDS) or outermost.capacity_bits is not None:
+            check_names("machine.order", (level.order,), list(ORDERS))
+        kept = {operand for level in self.levels for operand in level.operands}
+        if kept != set(OPERANDS) or self.levels[-1].capacity_bits is not None:
             raise ConfigError(
-                "machine.levels", outermost.name, "an outermost memory that keeps all operands, without end"
+                "machine.levels", names, "an outermost memory without end, each operand kept somewhere"
             )
         for axis in self.axes:
             check_names("machine.axes", (axis.below,), names)
@@ -111,54 +129,61 @@ class Machine:
         """Position of a memory, 0 the innermost."""
         return [one.name for one in self.levels].index(level)
 
+    def home(self, operand: str) -> int:
+        """Index of the outermost memory that keeps an operand: where all of it lies."""
+        return max(i for i, level in enumerate(self.levels) if operand in level.operands)
+
+    def on_chip(self, operand: str) -> int | None:
+        """The same among the memories outside the array without the outermost; None where none keeps the operand."""
+        between = range(self.outer, len(self.levels) - 1)
+        return max((i for i in between if operand in self.levels[i].operands), default=None)
+
+    def keeping(self, operands: Collection[str]) -> Machine:
+        """The same machine with ``operands`` on the chip: the outermost memory does not keep them."""
+        last = self.levels[-1]
+        left = tuple(operand for operand in last.operands if operand not in operands)
+        return replace(self, levels=(*self.levels[:-1], replace(last, operands=left)))
+
     @property
     def outer(self) -> int:
         """Index of the first memory outside all axes."""
         return max((self.index(axis.below) for axis in self.axes), default=0)
 
+    def instances(self, level: int) -> int:
+        """How many of a memory there are."""
+        return math.prod(axis.size for axis in self.axes if self.index(axis.below) > level)
+
     @property
     def positions(self) -> int:
         """Processing elements."""
-        count = 1
-        for axis in self.axes:
-            count *= axis.size
-        return count
+        return math.prod(axis.size for axis in self.axes)
 
 
 @dataclass(frozen=True)
 class Dataflow:
     """Which mappings of a machine are looked at.
 
+    The array is filled as far as loops allow: none in which an axis could take more of a loop that turns outside.
+
     Attributes:
         name: for people.
         spatial: axis -> dims that may be unrolled along it.
         loops: memory inside the array -> dims that may run there; memories outside may run all.
-        orders: memory -> orders of its loops, of ``ORDERS``; all where it is not named.
+        orders: memory outside the array -> orders of its loops, of ``ORDERS``; all where it is not named.
+        first: axis and dim, one after the other, that takes as much of what is left of the axis as it can.
         fixed: dims that may not be cut at the outermost memory: all of their loops run inside.
         ragged: a dim may fill an axis though the last turn leaves positions idle.
+        slack: turns of the array, at most, over the fewest that any way to fill it takes.
     """
 
     name: str
     spatial: tuple[tuple[str, tuple[str, ...]], ...]
     loops: tuple[tuple[str, tuple[str, ...]], ...] = ()
     orders: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    first: tuple[tuple[str, str], ...] = ()
     fixed: tuple[str, ...] = ()
     ragged: bool = True
-
-
-ORDERS = {
-    "weights": (5, 4, 0, 7, 6, 3, 2, 1),
-    "weights-rows": (4, 5, 0, 7, 6, 3, 2, 1),
-    "inputs": (2, 5, 4, 0, 7, 6, 3, 1),
-    "inputs-rows": (2, 4, 5, 0, 7, 6, 3, 1),
-    "outputs": (7, 6, 3, 5, 4, 0, 2, 1),
-}
-"""Name -> dims from the innermost loop outwards; the operand named stays while the first of them turn.
-
-An operand stays while loops that are not relevant to it turn inside all others. No loop but the groups' is relevant to
-all, and none is irrelevant to two, so what turns first decides: images and pixels keep weights, output channels keep
-inputs, the reduction keeps outputs. Rows before columns or the other way round is about the window that slides.
-"""
+    slack: float = math.inf
 
 
 def check_names(key: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -173,7 +198,9 @@ def check_dataflow(flow: Dataflow, machine: Machine) -> None:
     levels = [level.name for level in machine.levels]
     check_names("dataflow.spatial", [axis for axis, _ in flow.spatial], [a.name for a in machine.axes])
     check_names("dataflow.loops", [level for level, _ in flow.loops], levels[: machine.outer])
-    check_names("dataflow.orders", [level for level, _ in flow.orders], levels)
+    check_names("dataflow.orders", [level for level, _ in flow.orders], levels[machine.outer :])
+    for axis, dim in flow.first:
+        check_names("dataflow.first", (dim,), dict(flow.spatial).get(axis, ()))
     for _, dims in (*flow.spatial, *flow.loops, ("", flow.fixed)):
         check_names("dataflow.dims", dims, DIMS)
     for _, orders in flow.orders:

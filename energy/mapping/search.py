@@ -19,7 +19,7 @@ from energy.mapping.machine import ORDERS, Dataflow, Machine
 from energy.mapping.problem import DIMS, Problem
 from energy.mapping.space import space
 
-FORMATS = ((8, 8), (2, 8), (8, 2), (2, 2), (32, 32))
+FORMATS = (*((w, a) for w in (2, 4, 8) for a in (2, 4, 8)), (16, 16), (32, 32))
 """Bits of weights and activations that mappings are kept for."""
 _KEPT = 4  # mappings for each of them
 Bits = tuple[float, float, float, float]
@@ -82,16 +82,20 @@ class Candidates:
     counts: np.ndarray
 
 
-def best_mapping(problem: Problem, machine: Machine, flows: tuple[Dataflow, ...], bits: Bits) -> Mapping:
+def best_mapping(
+    problem: Problem, machine: Machine, flows: tuple[Dataflow, ...], bits: Bits, *, anew: bool = False
+) -> Mapping:
     """The mapping of least energy for words of these widths, the faster of equals.
+
+    ``anew`` searches for exactly these widths instead of re-scoring what was found for ``FORMATS``.
 
     Raises:
         ConfigError: no mapping fits into the machine's memories.
         UnknownName: a dataflow names what the machine does not have.
     """
     nest, scale = layout.nest(problem, machine), layout.scale(machine, bits)
-    for sums in (None, bits):
-        formats = _formats(bits[kernel._PARTIAL]) if sums is None else (bits,)
+    usual = tuple((w, a, bits[2], a) for w, a in FORMATS)
+    for formats in ((bits,),) if anew else (usual, (bits,)):
         found = candidates(problem, machine, flows, formats)
         scores = np.empty((len(found.mappings), 2))
         kernel.rescore(nest, scale, found.mappings, found.shares, found.counts, scores)
@@ -102,10 +106,6 @@ def best_mapping(problem: Problem, machine: Machine, flows: tuple[Dataflow, ...]
     raise ConfigError(
         "machine", sizes, "memories that hold a word of each operand they keep", f"words have {bits} bits"
     )
-
-
-def _formats(sums: float) -> tuple[Bits, ...]:
-    return tuple((w, a, sums, a) for w, a in FORMATS)
 
 
 @lru_cache(maxsize=8192)
@@ -154,4 +154,5 @@ def _mapping(found: Candidates, i: int, scores: np.ndarray, nest: np.ndarray, sc
     kernel.latency(nest, scale, temporal, spatial, perms, shares, counts, busy)
     names = list(ORDERS)
     orders = tuple(names[p] for p in perms)
-    return Mapping(temporal, spatial, orders, shares, *counts, scores[i, 0], scores[i, 1], busy)
+    energy_j, cycles = (float(score) for score in scores[i])
+    return Mapping(temporal, spatial, orders, shares, *counts, energy_j, cycles, busy)

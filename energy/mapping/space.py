@@ -12,7 +12,7 @@ import numpy as np
 
 from energy.mapping import kernel
 from energy.mapping.machine import ORDERS, Dataflow, Machine, check_dataflow
-from energy.mapping.problem import DIMS, Problem, divisors
+from energy.mapping.problem import DIMS, OPERANDS, RELEVANT, Problem, divisors
 
 Choice = tuple[tuple[int, ...], tuple[int, ...], int, float]
 """Turns at the levels inside, positions along the axes, what is left for outside, and the real part of it all."""
@@ -34,8 +34,9 @@ class Space(NamedTuple):
         may: ``bool [8, A]``, dims that may run along an axis.
         where, values: divisors of ``n`` are ``values[where[n]:where[n + 1]]``.
         tensors: ``float64 [3]``, distinct words of each operand.
-        fixed: ``bool [8]``, dims that may not be cut at the outermost level.
+        fixed: ``bool [L, 8]``, dims that may not turn at a level.
         orders: ``bool [L, n]``, orders allowed at each level.
+        slack: as of the dataflow.
     """
 
     first: np.ndarray
@@ -50,6 +51,7 @@ class Space(NamedTuple):
     tensors: np.ndarray
     fixed: np.ndarray
     orders: np.ndarray
+    slack: float
 
     def inside(
         self, nest: np.ndarray, per_bit: np.ndarray, narrowest: np.ndarray
@@ -60,8 +62,14 @@ class Space(NamedTuple):
             found, parts = np.empty((room, 8), np.int64), np.empty((room, 8))
             n = kernel.inside(nest, per_bit, narrowest, *self[:10], found, parts)
             if n <= room:
-                return found[:n], parts[:n]
+                quick = self._turns(found[:n]) if n else np.zeros(0)
+                kept = quick <= self.slack * quick.min(initial=np.inf)
+                return found[:n][kept], parts[:n][kept]
             room = n
+
+    def _turns(self, choices: np.ndarray) -> np.ndarray:
+        """Turns of the array by choices ``[n, 8]``."""
+        return (self.turns.prod(1) * self.rest)[choices].prod(1, dtype=float)
 
     def search(self, nest: np.ndarray, scale: np.ndarray, *rest: np.ndarray) -> int:
         """See :func:`energy.mapping.kernel.search`; ``rest`` from ``choices`` on."""
@@ -77,7 +85,8 @@ def space(problem: Problem, machine: Machine, flow: Dataflow) -> Space:
         UnknownName: the dataflow names what the machine does not have.
     """
     check_dataflow(flow, machine)
-    cuts = [_cuts(bound, dim, machine, flow) for dim, bound in zip(DIMS, problem.bounds, strict=True)]
+    taken = _taken_first(problem, machine, flow)
+    cuts = [_cuts(bound, dim, machine, flow, taken) for dim, bound in zip(DIMS, problem.bounds, strict=True)]
     every = [choice for cut in cuts for choice in cut]
     where, values = _divisor_table(max(rest for _, _, rest, _ in every))
     inner, axes, levels = machine.outer, len(machine.axes), machine.levels
@@ -92,31 +101,62 @@ def space(problem: Problem, machine: Machine, flow: Dataflow) -> Space:
         may=np.array([[_unrolls(dim, axis.name, flow) for axis in machine.axes] for dim in DIMS]).reshape(
             8, -1
         ),
-        fixed=np.array([dim in flow.fixed for dim in DIMS]),
+        fixed=_fixed(machine, flow),
         orders=np.array([[name in allowed.get(level.name, ORDERS) for name in ORDERS] for level in levels]),
+        slack=flow.slack,
         where=where,
         values=values,
         tensors=np.array([problem.words(operand) for operand in range(3)], float),
     )
 
 
+def _fixed(machine: Machine, flow: Dataflow) -> np.ndarray:
+    """Dims that may not turn at a level: at the outermost the dataflow's, outside its home an operand's."""
+    fixed = np.zeros((len(machine.levels), 8), bool)
+    fixed[-1] = [dim in flow.fixed for dim in DIMS]
+    for operand, name in enumerate(OPERANDS):
+        fixed[machine.home(name) + 1 :] |= RELEVANT[operand]
+    return fixed
+
+
 def _unrolls(dim: str, axis: str, flow: Dataflow) -> bool:
     return dim in dict(flow.spatial).get(axis, ())
 
 
+def _taken_first(problem: Problem, machine: Machine, flow: Dataflow) -> tuple[tuple[str, str, int], ...]:
+    """Axis, dim and positions of what the dataflow unrolls before all else."""
+    left = {axis.name: axis.size for axis in machine.axes}
+    bounds = dict(zip(DIMS, problem.bounds, strict=True))
+    taken = []
+    for axis, dim in flow.first:
+        positions = _positions(bounds[dim], left[axis], flow.ragged)[-1]
+        taken.append((axis, dim, positions))
+        left[axis] //= positions
+        bounds[dim] = -(-bounds[dim] // positions)
+    return tuple(taken)
+
+
 @lru_cache(maxsize=4096)
-def _cuts(bound: int, dim: str, machine: Machine, flow: Dataflow) -> tuple[Choice, ...]:
+def _cuts(
+    bound: int, dim: str, machine: Machine, flow: Dataflow, taken: tuple[tuple[str, str, int], ...]
+) -> tuple[Choice, ...]:
     """All ways to cut one dim."""
-    sizes = [axis.size if _unrolls(dim, axis.name, flow) else 1 for axis in machine.axes]
+    fixed, ways = {(axis, which): n for axis, which, n in taken}, []
+    for axis in machine.axes:
+        unrolled = _positions(bound, axis.size, flow.ragged) if _unrolls(dim, axis.name, flow) else [1]
+        ways.append([fixed[axis.name, dim]] if (axis.name, dim) in fixed else unrolled)
     turning = [dim in dict(flow.loops).get(level.name, ()) for level in machine.levels[: machine.outer]]
     found = []
-    for positions in itertools.product(*(_positions(bound, size, flow.ragged) for size in sizes)):
-        taken = math.prod(positions)
-        left = -(-bound // taken)
-        if taken > bound or (not flow.ragged and bound % taken):
+    for positions in itertools.product(*ways):
+        unrolled = math.prod(positions)
+        left = -(-bound // unrolled)
+        whole = all(
+            (axis.name, dim) in fixed for axis, n in zip(machine.axes, positions, strict=True) if n > 1
+        )
+        if not whole and (unrolled > bound or (not flow.ragged and bound % unrolled)):
             continue
         for turns, rest in _turns(left, turning):
-            found.append((turns, positions, rest, bound / (left * taken)))
+            found.append((turns, positions, rest, bound / (left * unrolled)))
     return tuple(found)
 
 

@@ -95,7 +95,9 @@ def rapl_findings(powercap: Path = POWERCAP) -> list[Finding]:
     absent = meter.available()
     if absent is not None:
         return [Finding(subject, "missing", absent.reason, absent.remedy)]
-    return [Finding(subject, "ok", f"readable: {', '.join(meter.describe()['zones'])}; use it with meter=rapl")]
+    return [
+        Finding(subject, "ok", f"readable: {', '.join(meter.describe()['zones'])}; use it with meter=rapl")
+    ]
 
 
 def cpu_findings(cpuinfo: Path = CPUINFO) -> list[Finding]:

@@ -38,7 +38,9 @@ class Check:
 
     @property
     def error(self) -> float:
-        """Relative error of the model, signed."""
+        """Relative error of the model, signed; of shares of a whole, in ``points``, the difference over the whole."""
+        if self.unit == "points":
+            return (self.model - self.published) / 100.0
         return self.model / self.published - 1.0
 
 
@@ -58,7 +60,7 @@ class Target:
     run: Callable[[], list[Check]]
 
 
-_MODULES: tuple[str, ...] = ("bitfusion", "cam", "pe", "scalesim")
+_MODULES: tuple[str, ...] = ("bitfusion", "cam", "cim", "eyeriss", "mapping", "pe", "rtl", "scalesim")
 _targets: dict[str, Target] = {}
 
 

@@ -115,3 +115,19 @@ CATALOGUE: tuple[Element, ...] = (
     _graph(10, 16, 2, 1.0, 3),
 )
 """Shapes small enough to synthesise in seconds and spread over every generator's parameters."""
+
+CLOCKED: dict[str, tuple[int, Callable[[], Design]]] = {
+    "ternary mux-add, 4 lanes x 4 bits": (7, lambda: ternary_mux_add(4, 4)),
+    "ternary mux-add, 8 lanes x 8 bits": (12, lambda: ternary_mux_add(8, 8)),
+    "ternary mux-add, 16 lanes x 4 bits": (9, lambda: ternary_mux_add(16, 4)),
+    "ternary mux-add, 4 lanes x 16 bits": (19, lambda: ternary_mux_add(4, 16)),
+    "ternary mux-add, 4 lanes x 24 bits": (27, lambda: ternary_mux_add(4, 24)),
+    "popcount, 64 lanes": (7, lambda: popcount_dot(64)),
+    "bit-serial, 16 lanes x 1 bits, 16": (16, lambda: bit_serial(16, 1, 16)),
+    "bit-serial, 16 lanes x 1 bits, 24": (24, lambda: bit_serial(16, 1, 24)),
+    "bit-serial, 16 lanes x 1 bits, 32": (32, lambda: bit_serial(16, 1, 32)),
+    "bit-serial, 16 lanes x 1 bits, 48": (48, lambda: bit_serial(16, 1, 48)),
+    "bit-serial, 8 lanes x 2 bits, 32": (32, lambda: bit_serial(8, 2, 32)),
+}
+"""Elements whose clock is measured: bits of the widest sum, and how to build it. Digits above 2 bits have a multiplier
+between registers, which the law of clocks leaves out."""

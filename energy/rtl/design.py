@@ -16,8 +16,7 @@ class Port:
 
     @property
     def declaration(self) -> str:
-        bits = f"[{self.width - 1}:0] " if self.width > 1 else ""
-        return f"{'output' if self.output else 'input'} {bits}{self.name}"
+        return f"{'output' if self.output else 'input'} [{self.width - 1}:0] {self.name}"
 
 
 @dataclass(frozen=True)

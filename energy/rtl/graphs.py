@@ -18,17 +18,24 @@ from energy.rtl.design import Design, Port
 
 
 def graph_design(
-    graph: AdderGraph, bits: int, signed: bool, *, name: str = "adder_graph", pipelined: bool = True
+    graph: AdderGraph,
+    bits: int,
+    signed: bool,
+    *,
+    name: str = "adder_graph",
+    pipelined: bool = True,
+    latency: int = 0,
 ) -> Design:
     """Verilog of an adder graph: port ``x`` holds its inputs, ``y`` its outputs, each as wide as it needs.
 
-    Rows that are empty have no output. :func:`output_fields` says where each row lies in ``y``.
+    Rows that are empty have no output. :func:`output_fields` says where each row lies in ``y``. Outputs come after the
+    graph's depth in cycles, or after ``latency`` where that is more; at once unless ``pipelined``.
 
     Raises:
         ConfigError: more than 32 bits per input.
     """
     check_range("bits", bits, 1, 32)
-    writer = _Writer(graph, bits, signed, pipelined)
+    writer = _Writer(graph, bits, signed, pipelined, latency)
     fields = output_fields(graph, bits, signed)
     body = writer.body(fields)
     y_width = max(sum(width for _, width, _ in fields), 1)
@@ -41,13 +48,13 @@ def graph_design(
     )
     asked = {"rows": rows, "inputs": graph.inputs, "bits": bits, "signed": int(signed)}
     asked |= {"adders": graph.adders, "pipelined": int(pipelined)}
-    return Design(name, head + body + "endmodule\n", ports, graph.depth if pipelined else 0, asked)
+    return Design(name, head + body + "endmodule\n", ports, writer.latency if pipelined else 0, asked)
 
 
 def ternary_constant(
     weights: np.ndarray, bits: int, signed: bool, *, block: Block = None, pipelined: bool = True
 ) -> Design:
-    """Dot products with constant ternary (or other integer) weights ``[N, K]``, or ``[K]`` for one, as shared adders."""
+    """Dot products with constant integer weights ``[N, K]``, ternary ones say, or ``[K]`` for one: shared adders."""
     return graph_design(
         adder_graph(np.atleast_2d(weights), block), bits, signed, name="ternary_constant", pipelined=pipelined
     )
@@ -56,19 +63,21 @@ def ternary_constant(
 def output_fields(graph: AdderGraph, bits: int, signed: bool) -> list[tuple[int, int, bool]]:
     """Row, width and whether it is two's complement, of every output that ``y`` holds, the lowest first."""
     widths, ranges = graph.output_widths(bits, signed), graph.output_ranges(*input_range(bits, signed))
-    return [(row, int(widths[row]), bool(ranges[row, 0] < 0)) for row in np.flatnonzero(widths)]
+    filled = (int(row) for row in np.flatnonzero(widths))
+    return [(row, int(widths[row]), bool(ranges[row, 0] < 0)) for row in filled]
 
 
 def delay_bits(graph: AdderGraph, bits: int, signed: bool) -> int:
     """Bits of the registers in which nodes of a pipelined graph wait for later ones."""
-    writer = _Writer(graph, bits, signed, True)
+    writer = _Writer(graph, bits, signed, True, 0)
     return sum(int(writer.width[node]) * waits for node, waits in writer.waits().items())
 
 
 class _Writer:
     """The text of one graph, node by node."""
 
-    def __init__(self, graph: AdderGraph, bits: int, signed: bool, pipelined: bool) -> None:
+    def __init__(self, graph: AdderGraph, bits: int, signed: bool, pipelined: bool, latency: int) -> None:
+        self.latency = max(graph.depth, latency)
         self.graph, self.bits, self.pipelined = graph, bits, pipelined
         self.width = graph.widths(bits, signed)
         self.negative = graph.ranges(*input_range(bits, signed))[:, 0] < 0
@@ -85,7 +94,7 @@ class _Writer:
                 found[node] = max(found[node], at - int(self.depth[node]))
         for node, _, _ in self.graph.outputs:
             if node >= 0:
-                found[int(node)] = max(found[int(node)], self.graph.depth - int(self.depth[node]))
+                found[int(node)] = max(found[int(node)], self.latency - int(self.depth[node]))
         return {node: count for node, count in found.items() if count > 0}
 
     def body(self, fields: Sequence[tuple[int, int, bool]]) -> str:
@@ -115,7 +124,7 @@ class _Writer:
         at = 0
         for row, width, _ in fields:
             node, shift, sign = (int(v) for v in self.graph.outputs[row])
-            value = self._operand(node, sign, shift, self.graph.depth, wide=width)
+            value = self._operand(node, sign, shift, self.latency)
             lines.append(f"    assign y[{at} +: {width}] = {value}; // row {row}")
             at += width
         if not fields:
@@ -128,15 +137,15 @@ class _Writer:
 
     def _sum(self, node: int, left: int, left_sign: int, right: int, right_sign: int, shift: int) -> str:
         at = int(self.depth[node]) - 1
-        a = self._operand(left, 1, 0, at, wide=0)
-        b = self._operand(right, 1, shift, at, wide=0)
+        a = self._operand(left, 1, 0, at)
+        b = self._operand(right, 1, shift, at)
         if left_sign < 0 and right_sign < 0:
             return f"-{a} - {b}"
         if left_sign < 0:
             return f"{b} - {a}"
         return f"{a} {'+' if right_sign > 0 else '-'} {b}"
 
-    def _operand(self, node: int, sign: int, shift: int, at: int, wide: int) -> str:
+    def _operand(self, node: int, sign: int, shift: int, at: int) -> str:
         """A node as a signed number at cycle ``at``, shifted; the context extends it before it shifts."""
         late = at - int(self.depth[node]) if self.pipelined else 0
         name = f"n{node}_{late}" if late > 0 else f"n{node}"

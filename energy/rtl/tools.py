@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,11 @@ def tool(name: str) -> Tool:
 
 
 def _version(path: str) -> str:
-    """First line of what the program says of itself; nextpnr says it as an error."""
+    """Name and version from what the program says of itself, without how it was built; nextpnr says it as an error."""
     done = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=_SECONDS, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip().strip('"') if lines else "unknown version"
+    said = done.stdout + done.stderr
+    found = re.search(
+        r"nextpnr-\d[\w.]*|Yosys \d[\w.+]*|Icarus Verilog version \d[\w.]*|Icarus Verilog runtime version \d[\w.]*",
+        said,
+    )
+    return found.group() if found else "unknown version"

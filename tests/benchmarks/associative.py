@@ -21,29 +21,41 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout's code, whatever is installed
 
-import numpy as np  # noqa: E402
 import yaml  # noqa: E402
 
-from compressors.reuse import adder_graph  # noqa: E402
-from compressors.tensor import SlicedTensor  # noqa: E402
-from dse.errors import DseError  # noqa: E402
+from dse.errors import UnknownName  # noqa: E402
 from dse.reference import Row, show, write_table  # noqa: E402
 from energy.accelerators import Accelerator, make_accelerator  # noqa: E402
-from energy.activity import ReuseActivity, input_activity, weight_activity  # noqa: E402
-from energy.associative.counts import graph_counts  # noqa: E402
 from energy.cost import Cost  # noqa: E402
 from energy.technology import Technology, load_technology  # noqa: E402
-from energy.workload import LayerWork, Workload  # noqa: E402
+from energy.workload import Workload  # noqa: E402
 from tests.benchmarks.associative_figure import draw  # noqa: E402
+from tests.benchmarks.associative_network import (  # noqa: E402
+    BLOCK,
+    IMAGE_BITS,
+    Layer,
+    Shape,
+    resnet18,
+    ternary_layer,
+)
 from tests.benchmarks.processes import ROOT  # noqa: E402
 
-BLOCK = (64, 288)
-"""Outputs and inputs that share sums: as many outputs as an array group keeps, 32 channels of 3 x 3."""
-ACTIVATION_BITS, IMAGE_BITS = 4, 8
 SPARSITIES = (0.8, 0.5, 0.9)
 """The first one per layer; the others in all. The paper's are not known."""
 SEED_RATIO = 7.5
 INSTRUCTION_BITS = 48
+CROSSBAR = {
+    "node_nm": 45.0,
+    "vdd_v": 0.9,
+    "cell": "rram",
+    "rows": 128,
+    "columns": 128,
+    "cell_bits": 1,
+    "encoding": "differential",
+    "dac_bits": 1,
+    "arrays": 2048,
+}
+"""Of the same node: ternary weights in a pair of cells, inputs bit by bit, converters that keep every sum exact."""
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, float]]] = {
     "racetrack": ("associative_rtm", {}, {}),
     "racetrack, shifts a tenth": ("associative_rtm", {}, {"racetrack.shift_energy": 0.0609}),
@@ -59,84 +71,6 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, float]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A convolution of ResNet-18 (a linear layer is one of 1 x 1 on one pixel)."""
-
-    name: str
-    inputs: int
-    outputs: int
-    kernel: int
-    stride: int
-    output: int
-    added: bool = False
-
-
-def resnet18() -> list[Shape]:
-    """All 21 layers for 224 x 224 images."""
-    shapes = [Shape("conv1", 3, 64, 7, 2, 112)]
-    channels, size = 64, 56
-    for stage, outputs in enumerate((64, 128, 256, 512), 1):
-        for block in (0, 1):
-            stride = 2 if stage > 1 and block == 0 else 1
-            size //= stride
-            name = f"layer{stage}.{block}"
-            shapes.append(Shape(f"{name}.conv1", channels, outputs, 3, stride, size))
-            shapes.append(Shape(f"{name}.conv2", outputs, outputs, 3, 1, size, added=True))
-            if stride == 2:
-                shapes.append(Shape(f"{name}.downsample", channels, outputs, 1, 2, size))
-            channels = outputs
-    return [*shapes, Shape("fc", 512, 1000, 1, 1, 1)]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer's work, and its additions before and after sharing, per output pixel."""
-
-    work: LayerWork
-    before: int
-    after: int
-
-
-def ternary_layer(shape: Shape, sparsity: float, encodings: Sequence[str], seed: int) -> Layer:
-    """Random ternary weights, of which ``sparsity`` are zero; random inputs of 4 bits, of 8 for the image."""
-    rng = np.random.default_rng(seed)
-    size = (shape.outputs, shape.inputs * shape.kernel**2)
-    codes = np.where(rng.random(size) >= sparsity, rng.choice([-1, 1], size), 0)
-    bits = IMAGE_BITS if shape.name == "conv1" else ACTIVATION_BITS
-    graph = adder_graph(codes, BLOCK)
-    rows = int((codes != 0).any(1).sum())
-    counts = graph_counts(graph, bits, False)
-    shared = ReuseActivity(
-        adders_before=graph.adders_before,
-        adders=graph.adders,
-        adder_bits=counts.bit_steps,
-        depth=graph.depth,
-        scalings=rows,
-        combining=0,
-        multiplications_before=int(np.count_nonzero(codes)),
-        multiplications=rows,
-        passes=counts,
-    )
-    tensor = SlicedTensor.from_terms(codes[None], np.ones((1, size[0], 1), np.float32), size, "ternary")
-    work = LayerWork(
-        name=shape.name,
-        outputs=shape.outputs,
-        inputs=shape.inputs,
-        groups=1,
-        kernel=(shape.kernel, shape.kernel),
-        stride=(shape.stride, shape.stride),
-        dilation=(1, 1),
-        output_size=(shape.output, shape.output),
-        weights={e: weight_activity(tensor, e) for e in encodings},
-        input=input_activity(rng.integers(0, 1 << bits, (1, 4096)), bits, False),
-        output_bits=ACTIVATION_BITS,
-        added=shape.added,
-        reuse=shared,
-    )
-    return Layer(work, graph.adders_before, graph.adders)
-
-
 def shipped(
     name: str, technology: Technology, settings: Mapping[str, Any] | None = None
 ) -> Accelerator | None:
@@ -148,19 +82,12 @@ def shipped(
     return make_accelerator(entry["kind"], {**entry["settings"], **(settings or {})}, technology, name)
 
 
-def crossbar(technology: Technology) -> tuple[str, Accelerator] | None:
-    """A crossbar that is shipped, of resistive cells if there is one."""
-    found = []
-    for path in (ROOT / "configs" / "accelerator").glob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        if str(yaml.safe_load(text).get("kind", "")).startswith("crossbar"):
-            found.append(("rram" not in path.stem.lower(), "analog" not in text, path.stem))
-    if not found:
+def crossbar(technology: Technology) -> Accelerator | None:
+    """The crossbar to compare with; None where there is no such model."""
+    try:
+        return make_accelerator("crossbar", CROSSBAR, technology)
+    except UnknownName:
         return None
-    name = min(found)[2]
-    machine = shipped(name, technology)
-    assert machine is not None
-    return name, machine
 
 
 @dataclass(frozen=True)
@@ -180,7 +107,7 @@ def price(shapes: Sequence[Shape], sparsity: float) -> Priced:
     """Make the layers and price them on every machine."""
     technology = load_technology("cmos45")
     found = crossbar(technology)
-    encodings = dict.fromkeys(("csd", *(found[1].encodings if found else ())))
+    encodings = dict.fromkeys(("csd", *(found.encodings if found else ())))
     layers = [ternary_layer(s, sparsity, list(encodings), seed) for seed, s in enumerate(shapes)]
     work = Workload(tuple(layer.work for layer in layers), 224 * 224 * 3 * IMAGE_BITS)
     costs = {}
@@ -189,12 +116,9 @@ def price(shapes: Sequence[Shape], sparsity: float) -> Priced:
         assert machine is not None, config
         costs[name] = machine.cost(work, {})
     if found is None:
-        return Priced(layers, costs, None, "absent: no crossbar is shipped")
-    try:
-        modes = {layer.work.name: 1 for layer in layers}
-        return Priced(layers, costs, found[1].cost(work, modes), found[0])
-    except DseError as error:
-        return Priced(layers, costs, None, f"absent: {error}")
+        return Priced(layers, costs, None, "absent: there is no model of a crossbar")
+    modes = {layer.work.name: 1 for layer in layers}
+    return Priced(layers, costs, found.cost(work, modes), "RRAM crossbar, 45 nm")
 
 
 def layer_rows(priced: Priced, sparsity: float) -> list[Row]:
@@ -294,6 +218,22 @@ def total_rows(priced: Priced, sparsity: float, what: str) -> list[Row]:
     return [*rows, *(ratio_row(priced, head, machine) for machine in priced.costs), needed_row(priced, head)]
 
 
+def crossbar_notes(priced: Priced) -> str:
+    """How the crossbar is set, and where its energy goes."""
+    settings = ", ".join(f"{name} {value}" for name, value in CROSSBAR.items())
+    if priced.crossbar is None:
+        return settings
+    parts: dict[str, float] = {}
+    for components in priced.crossbar.energy_j.values():
+        for name, band in components.items():
+            parts[name] = parts.get(name, 0.0) + band.nominal
+    total = sum(parts.values())
+    shares = ", ".join(
+        f"{name} {value / total:.0%}" for name, value in sorted(parts.items(), key=lambda p: -p[1])[:5]
+    )
+    return "; ".join((settings, shares, *priced.crossbar.notes))
+
+
 def needed_row(priced: Priced, head: str) -> Row:
     """What a bit of a sum costs on the racetrack machine, and what it had to cost for the paper's ratio."""
     bits = sum(layer.work.reuse.passes.bit_steps * layer.work.pixels for layer in priced.layers)
@@ -330,7 +270,7 @@ def ratio_row(priced: Priced, head: str, machine: str) -> Row:
         "logic and SRAM; the paper's CAM, racetrack and crossbar constants are not known, so "
         + ("; ".join(cost.notes))
         + f"; program of {INSTRUCTION_BITS} bits per addition included, beyond 1 MB from DRAM"
-        + f"; crossbar: {priced.crossbar_name}"
+        + f"; crossbar: {priced.crossbar_name}: {crossbar_notes(priced)}"
     )
     return Row(
         f"{head}: energy, crossbar over {machine}",

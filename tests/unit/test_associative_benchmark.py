@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.associative import SEED_RATIO, main, resnet18
+from tests.benchmarks.associative import SEED_RATIO, main
+from tests.benchmarks.associative_network import resnet18
 
 
 def test_the_network_is_resnet18() -> None:
