@@ -20,8 +20,8 @@ class Accelerator(Protocol):
     """A machine that can price a workload.
 
     It may also have ``columns``, bit columns it asks for (``energy.bit_columns.ColumnRequest``), and ``reuse_block``,
-    rows and columns of weights that share sums; :func:`requests` reads them. ``without_area`` is the reason of a machine
-    whose cost has no area.
+    rows and columns of weights that share sums; :func:`requests` reads them. ``without_area`` is the reason of a
+    machine whose cost has no area.
     """
 
     encodings: tuple[str, ...]

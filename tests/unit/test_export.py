@@ -90,7 +90,7 @@ def test_values_that_were_edited_are_noticed(folder: Path, path: str, value: Any
         ("plan/layers/conv/weight/method", "ternry", "unknown compressor 'ternry'; did you mean 'ternary'"),
         ("granularity/conv", 3, "granularity: expected layer -> one of"),
         ("setup/model/colour", 1, "model: unknown key 'colour'"),
-        ("setup/evaluation/batch", "many", "TypeError"),
+        ("setup/evaluation/batch", "many", "evaluation.batch='many': expected a whole number"),
         ("setup/accelerators", {}, "at least one accelerator"),
         ("setup", None, "setup|TypeError|AttributeError"),
         ("trial", "x", "ValueError"),
