@@ -37,6 +37,7 @@ def summary_rows(answer: Answer) -> list[Row]:
             continue
         checks = answer.of(kind)
         worst = max(checks, key=lambda check: abs(check.error))
+        unit = "points" if {check.unit for check in checks} == {"points"} else "%"
         bar = answer.target.bar.get(kind)
         rows.append(
             Row(
@@ -44,8 +45,8 @@ def summary_rows(answer: Answer) -> list[Row]:
                 100.0 * error,
                 None if bar is None else 100.0 * bar,
                 "lower",
-                "%",
-                f"{answer.target.title}; {len(checks)} figures, worst {100 * worst.error:+.1f} % ({worst.name})",
+                unit,
+                f"{answer.target.title}; {len(checks)} figures, worst {100 * worst.error:+.1f} {unit} ({worst.name})",
             )
         )
     return rows

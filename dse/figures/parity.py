@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from dse.figures.style import BLUE, GREY, INK, VERMILION, new_figure
 from dse.validation import KINDS, Answer
@@ -60,6 +60,10 @@ def _panel(axes: Axes, answer: Answer) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if decades > 3:
             axis.set_major_locator(LogLocator(10, numticks=4))
+        elif decades < 0.7:  # of too little to hold two of 1, 2 and 5
+            axis.set_major_locator(FixedLocator([float(f"{v:.2g}") for v in (min(values), max(values))]))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_locator(NullLocator())
         elif decades < 1.5:
             axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
             axis.set_major_formatter(lambda value, _: f"{value:g}")

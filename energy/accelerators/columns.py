@@ -157,7 +157,7 @@ class Columns(ElementArray):
             busy=busy,
             parts=parts + self.column * (busy / c.lanes),
             weight_bits=stored,
-            weight_reads=stored * tiles * digits_i,
+            weight_reads=stored * tiles,
             fed_bits=float(taken.mean() * passes * layer.pixels * layer.input_bits),
             rescalings=float(weights.terms),
             waiting=1.0 - float(taken.sum()) / slots if slots else 0.0,

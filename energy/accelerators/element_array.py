@@ -4,7 +4,8 @@ A family says what one element is built of (:mod:`energy.datapath.parts`), what 
 and a pixel, and what a layer makes them do; the frame adds floats, memories, DRAM, leakage and what binds.
 
 Weights lie in the weight buffer as the family stores them, index bits included, and are read once per image into
-local buffers, which feed the array. Those that do not fit come from DRAM for every image; a layer's traffic and its
+local buffers, which feed the array: once per tile of pixels, held while all digits of their inputs come by. Those that
+do not fit come from DRAM for every image; a layer's traffic and its
 computation overlap, the longer of the two is its time. Inputs are read once per tile of pixels and group of filters,
 with the halo of the kernel. The image comes from DRAM while the one before it is computed. Layers in floating point
 run on ``float_units`` beside the array.

@@ -66,7 +66,7 @@ class _Planes(ElementArray):
             busy=busy,
             parts=parts + self.column * (layer.outputs * layer.pixels * steps),
             weight_bits=float(weights.dense_bits),
-            weight_reads=float(weights.dense_bits * tiles * digits_i),
+            weight_reads=float(weights.dense_bits * tiles),
             fed_bits=float(passes * layer.pixels * layer.reduction * layer.input_bits * len(planes)),
             rescalings=float(weights.terms),
         )

@@ -91,7 +91,7 @@ class Parallel(ElementArray):
             busy=products / split,
             parts=parts + self.column * (layer.outputs * layer.pixels * steps),
             weight_bits=float(weights.dense_bits),
-            weight_reads=float(weights.dense_bits * self.tiling.tiles(layer) * passes_i),
+            weight_reads=float(weights.dense_bits * self.tiling.tiles(layer)),
             fed_bits=float(
                 self.tiling.passes(layer)
                 * layer.pixels

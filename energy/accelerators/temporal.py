@@ -102,7 +102,7 @@ class Temporal(ElementArray):
             busy=busy,
             parts=parts + self.column * (layer.outputs * layer.pixels * steps),
             weight_bits=float(weights.dense_bits),
-            weight_reads=float(weights.dense_bits * tiles * digits_i),
+            weight_reads=float(weights.dense_bits * tiles),
             fed_bits=float(passes * layer.pixels * layer.reduction * layer.input_bits * digits_w),
             rescalings=float(weights.terms),
         )

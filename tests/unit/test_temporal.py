@@ -66,9 +66,9 @@ def test_serial_inputs_worked_by_hand() -> None:
     below = 4.5 * (ENERGY["accumulator_bits"] + ENERGY["fusion_bits"])
     expected = busy * element + 3 * 5 * 2 * 3 * below
     assert cost.energy_j["conv"]["pe array"].nominal == pytest.approx(expected * PJ)
-    # weights are read once per bit of the inputs and tile, the inputs' bits once per pass
+    # weights are read once per tile and held for all bits of the inputs, those once per pass
     assert cost.operand_j["conv"]["local buffers"]["weights"].nominal == pytest.approx(
-        18 * 8 * 2 * 3 * 1.414 / 64 * PJ
+        18 * 8 * 2 * 1.414 / 64 * PJ
     )
     assert cost.operand_j["conv"]["local buffers"]["inputs"].nominal == pytest.approx(
         2 * 5 * 6 * 3 * 1.414 / 64 * PJ
