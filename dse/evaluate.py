@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from compressors.calibration.observe import calibrate
@@ -52,6 +53,12 @@ class Evaluator:
     def layers(self) -> tuple[str, ...]:
         """Paths of the compressible layers in the order they run."""
         return tuple(layer.name for layer in self.calibration.layers)
+
+    @cached_property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Float weights of the compressible layers."""
+        modules = dict(self.model.named_modules())
+        return {name: modules[name].weight.detach().float().numpy() for name in self.layers}
 
     @cached_property
     def removable(self) -> frozenset[str]:

@@ -80,6 +80,7 @@ class SpaceSchema:
     first: Optional[EdgeSchema] = None
     last: Optional[EdgeSchema] = None
     pattern: str = "element"
+    threshold: str = "layer"
     activation_clip: str = "mse"
     repair: List[str] = field(default_factory=lambda: ["nearest"])
     batch_norm: str = "match"

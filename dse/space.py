@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import optuna
 
-from compressors.methods.prune import Pattern, check_sparsity, parse_pattern
+from compressors.methods.prune import Pattern, check_sparsity, global_sparsity, parse_pattern
 from compressors.plan import (
     ACTIVATION_CLIPS,
     BATCH_NORM_REPAIRS,
@@ -27,6 +28,7 @@ from dse.search import Baseline
 from dse.weight_choices import parse_choice, weight_choices
 
 GRAINS = ("network", "stage", "block", "layer")
+THRESHOLDS = ("layer", "group")
 REPAIRS = ("nearest", "second_order", "reconstruct")
 _REPAIR = "network.repair"
 FLOAT = "float"
@@ -47,6 +49,8 @@ class SpaceConfig:
             None searches them like any other.
         pattern: in which weights are pruned, see ``compressors.methods.prune``; N:M allows the sparsity it makes, and
             0; ``channel`` takes effect where channels can be taken out, and other layers are not pruned then.
+        threshold: of magnitudes below which weights go: one for each ``layer``, or one for each ``group`` of layers
+            that share a choice (for the whole network with ``grain=network``), single weights alone.
         activation_clip: how input grids are chosen, see ``compressors.plan``.
         repair: recipes for the whole network to choose from: ``nearest``, ``second_order``, ``reconstruct`` (which
             includes ``second_order``).
@@ -63,6 +67,7 @@ class SpaceConfig:
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     pattern: str = "element"
+    threshold: str = "layer"
     activation_clip: str = "mse"
     repair: Sequence[str] = ("nearest",)
     batch_norm: str = "match"
@@ -80,9 +85,24 @@ class Space:
     """The space of a network: which layers there are, what each may become."""
 
     def __init__(
-        self, config: SpaceConfig, layers: Sequence[str], removable: Collection[str] | None = None
+        self,
+        config: SpaceConfig,
+        layers: Sequence[str],
+        removable: Collection[str] | None = None,
+        weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """``layers`` in the order they run; of those in ``removable`` (None: all) channels can be taken out."""
+        """
+        Args:
+            config: what may be chosen.
+            layers: in the order they run.
+            removable: layers that channels can be taken out of; None for all.
+            weights: of the float network's layers, which thresholds over several layers are taken from.
+        """
+        if config.threshold == "group" and weights is None:
+            raise ConfigError(
+                "space.threshold", "group", "layer, where the network's weights are not at hand"
+            )
+        self._magnitudes = {name: np.abs(weight) for name, weight in (weights or {}).items()}
         self.config = config
         self._removable = frozenset(layers if removable is None else removable)
         self.layers = tuple(layers)
@@ -151,14 +171,21 @@ class Space:
             choice = choices[group]
             method = self._method(choice["weights"])
             inputs = ActivationConfig(choice["activation_bits"], c.activation_clip)
+            shares = self._shares(names, choice["sparsity"])
             for name in names:
-                plans[name] = LayerPlan(method, inputs, *self._pruning(name, choice["sparsity"]), rounding)
+                plans[name] = LayerPlan(method, inputs, *self._pruning(name, shares[name]), rounding)
                 granularity[name] = choice["granularity"]
         for name in self._fixed:
             granularity[name] = granularity[self._neighbour(name)]
         fit = Reconstruction(c.reconstruct) if repair == "reconstruct" else None
         plan = CompressionPlan(tuple(plans.items()), c.batch_norm, c.bias, c.equalize, c.augment, fit)
         return Candidate(plan, tuple(sorted(granularity.items())))
+
+    def _shares(self, names: Sequence[str], sparsity: float) -> dict[str, float]:
+        """What each layer of a group loses."""
+        if self.config.threshold == "layer":
+            return dict.fromkeys(names, sparsity)
+        return global_sparsity({name: self._magnitudes[name] for name in names}, sparsity)
 
     def _pruning(self, name: str, sparsity: float) -> tuple[float, str]:
         """Sparsity and pattern of a layer; one that is not pruned has no pattern, as N:M would prune by itself."""
@@ -218,6 +245,12 @@ def _check(c: SpaceConfig) -> None:
     check_range("space.reconstruct", c.reconstruct, 1, 1 << 20)
     check_range("space.augment", c.augment, 1, 64)
     pattern = parse_pattern(c.pattern, "space.pattern")
+    if c.threshold not in THRESHOLDS:
+        raise UnknownName("threshold", c.threshold, THRESHOLDS, key="space.threshold")
+    if c.threshold == "group" and c.pattern != "element":
+        raise ConfigError(
+            "space.pattern", c.pattern, "element, as space.threshold=group takes single weights"
+        )
     choices = weight_choices(c.weights)
     for name in _RANGES:
         _check_values(f"space.{name}", getattr(c, name), name)

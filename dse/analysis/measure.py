@@ -65,7 +65,9 @@ class Analyser:
         self._model, self._calibration = variant(
             evaluator.model, CompressionPlan(equalize=sweep.space.equalize), evaluator.calibration
         )
-        self._conversions = planned(sweep.space, evaluator.layers, settings.repairs, evaluator.removable)
+        self._conversions = planned(
+            sweep.space, evaluator.layers, settings.repairs, evaluator.removable, evaluator.weights
+        )
         self._groups = {layer.name: layer.groups for layer in self._calibration.layers}
         self._context = self._context_digest()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from compressors.convert import LayerCache, convert
 from compressors.plan import CompressionPlan
@@ -19,11 +21,12 @@ def planned(
     layers: Sequence[str],
     recipes: Sequence[str],
     removable: Collection[str] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> list[tuple[str, str, CompressionPlan]]:
     """Baseline, recipe and plan of every conversion: the configured recipe first, then the others asked for.
 
     Args:
-        layers, removable: see ``dse.space.Space``.
+        layers, removable, weights: see ``dse.space.Space``.
         recipes: of ``dse.space.REPAIRS``.
     """
     found = []
@@ -32,7 +35,7 @@ def planned(
             continue
         for recipe in dict.fromkeys((spec.get("repair", space.repair[0]), *recipes)):
             one = replace(space, baselines={label: {**spec, "repair": recipe}})
-            found.append((label, recipe, Space(one, layers, removable).baseline(label).plan))
+            found.append((label, recipe, Space(one, layers, removable, weights).baseline(label).plan))
     return found
 
 

@@ -57,7 +57,7 @@ def run(config: Mapping[str, Any]) -> int:
                 f"absent here: {absent[metric.name]}",
             )
     removable = evaluator.removable if settings.space.pattern == "channel" else ()
-    space = Space(settings.space, evaluator.layers, removable)
+    space = Space(settings.space, evaluator.layers, removable, evaluator.weights)
     fingerprint = {
         # new baselines may join a study later
         "space": {key: value for key, value in config["space"].items() if key != "baselines"},

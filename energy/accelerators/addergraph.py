@@ -104,10 +104,8 @@ class AdderGraphArray(ElementArray):
 
     def _operation_bits(self, layer: LayerWork, terms: int) -> int:
         """Two operands of those that a block knows, their signs, and a shift."""
-        rows, columns = (
-            min(layer.outputs, self.config.block_rows),
-            min(layer.reduction, self.config.block_columns),
-        )
-        blocks = terms * -(-layer.outputs // rows) * -(-layer.reduction // columns)
+        columns = min(layer.reduction, self.config.block_columns)
+        rows = -(-(layer.outputs // layer.groups) // self.config.block_rows)  # channel groups share nothing
+        blocks = terms * layer.groups * rows * -(-layer.reduction // columns)
         known = columns + -(-layer.reuse.adders // blocks)
         return 2 * (math.ceil(math.log2(known + 1)) + 1) + _SHIFT_BITS

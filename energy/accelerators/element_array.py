@@ -124,6 +124,10 @@ class ElementArray(ABC):
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
         """Multiply-accumulates of one element per cycle, and what works in it, with operands of these widths."""
 
+    def below(self, weight_bits: int, input_bits: int) -> Parts:
+        """What works below the elements of a filter and a pixel in a cycle, with operands of these widths."""
+        return self.column
+
     def cost(self, workload: Workload, granularity: Mapping[str, int]) -> Cost:
         """Price ``workload``; the granularity means nothing here, the machine cuts operands its own way."""
         works = {w.name: self._float_work(w) if w.is_float else self.work(w) for w in workload.layers}
@@ -169,7 +173,8 @@ class ElementArray(ABC):
         """Every element busy on operands without a zero."""
         rate, parts = self.full(weight_bits, input_bits)
         area, leakage_w = self._area(has_float=False)
-        cycle_j = self.law.energy_j(parts * self._elements + self.column * self._columns)
+        below = self.below(weight_bits, input_bits)
+        cycle_j = self.law.energy_j(parts * self._elements + below * self._columns)
         return Peak(
             2 * rate * self._elements * self._clock_hz,
             cycle_j * self._clock_hz + leakage_w,

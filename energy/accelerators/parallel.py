@@ -13,6 +13,8 @@ benchmark of Ibrahim et al. says about the structures (``energy.datapath.scalabl
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressors.errors import ConfigError, UnknownName
@@ -106,10 +108,14 @@ class Parallel(ElementArray):
 
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
         c = self.config
-        passes = -(-weight_bits // c.widest) * -(-input_bits // c.widest)
-        widths = self._digits(weight_bits, input_bits)
-        parts = self._working(1.0, (1.0, 1.0), 1.0) * self._energy_factor(*widths)
-        return self._split(*widths) / passes, parts
+        bits = weight_bits, input_bits
+        passes, widths = [-(-b // c.widest) for b in bits], self._digits(*bits)
+        used = [b / (p * w) for b, p, w in zip(bits, passes, widths, strict=True)]
+        parts = self._working(1.0, used, 1.0) * self._energy_factor(*widths)
+        return self._split(*widths) / math.prod(passes), parts
+
+    def below(self, weight_bits: int, input_bits: int) -> Parts:
+        return self.column * self._energy_factor(*self._digits(weight_bits, input_bits))
 
     def _digits(self, weight_bits: int, input_bits: int) -> tuple[int, int]:
         """Widths that the element is split to for operands of these bits."""
@@ -126,7 +132,7 @@ class Parallel(ElementArray):
             return self.config.widest // input_bits
         return (self.config.widest // weight_bits) * (self.config.widest // input_bits)
 
-    def _working(self, busy: float, used: tuple[float, float] | list[float], live: float) -> Parts:
+    def _working(self, busy: float, used: Sequence[float], live: float) -> Parts:
         """Of ``busy`` cycles of elements, with these shares of both operands' bits used."""
         e = self.element
         return Parts(

@@ -355,3 +355,30 @@ def test_shipped_files_comment_and_fill_every_field(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert set(yaml.safe_load(text)) == {field.name for field in dataclasses.fields(SpaceConfig)}
     assert re.match(r"# \w", text)
+
+
+def test_one_threshold_for_the_layers_of_a_group() -> None:
+    """Magnitudes 1 to 10 over two layers: the smallest six go, wherever they are; no layer loses its last."""
+    weights = {name: np.ones((2, 2)) for name in LAYERS}
+    first, second = [name for name in LAYERS if name.startswith("layer1")][:2]
+    weights[first] = -np.arange(1.0, 5.0).reshape(2, 2)
+    weights[second] = np.arange(5.0, 11.0).reshape(2, 3)
+    others = [name for name in LAYERS if name not in (first, second)]
+    for name in others:
+        weights[name] = np.full((2, 2), 100.0)
+    config = shipped(grain="network", sparsity=[0.0, 0.1], threshold="group", baselines={})
+    space = Space(config, LAYERS, weights=weights)
+    total = sum(weights[n].size for names in space.groups.values() for n in names)
+    spec = {"weights": "ternary-1", "activation_bits": 4, "sparsity": 6 / total, "granularity": 1}
+    plans = dict(space._candidate({"network": spec}, "nearest").plan.layers)
+    assert plans[first].sparsity == 3 / 4 and plans[second].sparsity == 3 / 6
+    assert all(plans[name].sparsity == 0 for name in others)
+
+
+def test_thresholds_of_groups_need_weights_and_single_ones() -> None:
+    with pytest.raises(UnknownName, match="space.threshold: unknown threshold 'global'"):
+        shipped(threshold="global")
+    with pytest.raises(ConfigError, match="space.pattern=4x1: expected element"):
+        shipped(threshold="group", pattern="4x1")
+    with pytest.raises(ConfigError, match="space.threshold=group"):
+        Space(shipped(threshold="group"), LAYERS)
