@@ -84,7 +84,9 @@ def shared(**changes: Any) -> ReuseActivity:
 
 def tiny(reuse: ReuseActivity | None, terms: int = 1, **changes: Any) -> LayerWork:
     """Three filters of six weights over five pixels."""
-    weights = WeightActivity("csd", terms, 3, dense_bits=18 * 4, nonzero={1: np.array([[4, 3, 2]])}, signs={1: 9})
+    weights = WeightActivity(
+        "csd", terms, 3, dense_bits=18 * 4, nonzero={1: np.array([[4, 3, 2]])}, signs={1: 9}
+    )
     shape: dict[str, Any] = {"outputs": 3, "inputs": 2, "kernel": (1, 3), "output_size": (1, 5)}
     read = InputActivity(8, False, {8: np.array([0.75])})
     work = layer("tiny", **shape, weights={"csd": weights}, input=read, output_bits=4, added=True)
@@ -177,7 +179,12 @@ def test_terms_are_scaled_and_added_behind_the_array() -> None:
 
 def test_a_program_names_what_its_block_knows() -> None:
     """Blocks lie inside a channel group and a term; an operand is one of a block's inputs and sums."""
-    for terms, groups, outputs, reduction in ((1, 1, 32, 72), (2, 1, 20, 300), (1, 4, 32, 18), (1, 32, 32, 9)):
+    for terms, groups, outputs, reduction in (
+        (1, 1, 32, 72),
+        (2, 1, 20, 300),
+        (1, 4, 32, 18),
+        (1, 32, 32, 9),
+    ):
         tensor = integer_weights(outputs, reduction, bits=4, density=0.7, seed=2)
         machine = addergraph(block_rows=16, block_columns=144)
         counted = reuse_activity(tensor, groups, machine.reuse_block, 8, False)
@@ -197,7 +204,9 @@ def test_equal_filters_are_made_once() -> None:
     machine = addergraph()
     costs = []
     for outputs in (1, 16):
-        tensor = from_codes(np.tile(row, (1, outputs, 1)), np.ones((1, outputs, 1)), shape=(outputs, 72), bits=4)
+        tensor = from_codes(
+            np.tile(row, (1, outputs, 1)), np.ones((1, outputs, 1)), shape=(outputs, 72), bits=4
+        )
         counted = reuse_activity(tensor, 1, machine.reuse_block, 8, False)
         work = layer(outputs=outputs)
         costs.append(machine.cost(workload(replace(work, reuse=counted)), {}))

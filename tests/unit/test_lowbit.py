@@ -261,7 +261,9 @@ def test_zeros_rest_but_take_their_time() -> None:
 
 
 def test_ternary_elements_are_smaller_than_multipliers_and_binary_ones_smallest() -> None:
-    machines = [make_accelerator(kind, {"pixels": 1}, TECHNOLOGY) for kind in ("binary", "ternary", "parallel")]
+    machines = [
+        make_accelerator(kind, {"pixels": 1}, TECHNOLOGY) for kind in ("binary", "ternary", "parallel")
+    ]
     areas = [machine.peak(2, 8).area_mm2.nominal for machine in machines]
     assert areas[0] < areas[1] / 3 and areas[1] < areas[2] / 3
 
@@ -269,7 +271,12 @@ def test_ternary_elements_are_smaller_than_multipliers_and_binary_ones_smallest(
 @pytest.mark.parametrize(
     ("kind", "settings", "error", "message"),
     [
-        ("ternary", {"input_bits": 0}, ConfigError, "accelerator.input_bits=0: expected an integer from 1 to 32"),
+        (
+            "ternary",
+            {"input_bits": 0},
+            ConfigError,
+            "accelerator.input_bits=0: expected an integer from 1 to 32",
+        ),
         ("ternary", {"input_bits": 33}, ConfigError, "accelerator.input_bits=33"),
         ("ternary", {"encoding": "cds"}, UnknownName, "accelerator.encoding: unknown encoding 'cds'.*'csd'"),
         ("ternary", {"encoding": "twos_complement"}, UnknownName, "unknown encoding 'twos_complement'"),

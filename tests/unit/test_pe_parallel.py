@@ -53,10 +53,6 @@ class TestSubWords(ParallelContract):
     defaults = {**SPLITTING, "structure": "sub_word"}
 
 
-class TestGroupsInTime(ParallelContract):
-    defaults = {**SPLITTING, "structure": "temporal"}
-
-
 def tiny(weight_bits: int = 8, input_bits: int = 8, **changes: Any) -> LayerWork:
     """Three filters of six weights over five pixels; half of the weights and three quarters of the inputs not zero."""
     weights = WeightActivity(
