@@ -56,7 +56,7 @@ def to_bytes(model: CompressedModel) -> bytes:
     sliced = {f"{name}.weight" for name in model.tensors}
     for key, value in model.network.state_dict().items():
         if key not in sliced:
-            arrays[key] = value.numpy()
+            arrays[key] = value.contiguous().numpy()  # other strides would be written as they lie in memory
     grids = {name: asdict(grid) for name, grid in model.grids.items()}
     kept = {name: np.flatnonzero(mask).tolist() for name, mask in model.kept.items()}
     header = json.dumps({"tensors": tensors, "grids": grids, "kept": kept}, sort_keys=True)
