@@ -61,11 +61,11 @@ _FLOW = Dataflow(
 
 
 @cache
-def _layer_energy(layer: tuple[int, ...]) -> np.ndarray:
+def _layer_energy(layer: tuple[int, ...], batch: int = _BATCH) -> np.ndarray:
     """Energy of ``_PARTS`` for one layer, as published: output and input channels, size, filter, stride."""
     outputs, inputs, size, taps, stride = layer
     pools = inputs == 0
-    work = problem(1 if pools else outputs, inputs or 1, size, taps, stride, _BATCH, outputs if pools else 1)
+    work = problem(1 if pools else outputs, inputs or 1, size, taps, stride, batch, outputs if pools else 1)
     bits = (0 if pools else _WORD, _WORD, _WORD, _WORD)
     found = best_mapping(work, _machine(), (_FLOW,), bits, anew=True)
     kept = np.array(bits) > 0
@@ -81,13 +81,19 @@ def _layer_energy(layer: tuple[int, ...]) -> np.ndarray:
     return np.array([_COSTS[part] * float(words[part]) for part in _PARTS])
 
 
+def network_energy(network: str, batch: int) -> np.ndarray:
+    """Energy of ``_PARTS`` for a batch of a network of ``eyeriss_shares``, a multiply-accumulate being 1."""
+    entry = figures()["eyeriss_shares"][network]
+    return sum(times * _layer_energy(tuple(layer), batch) for *layer, times in entry["layers"])
+
+
 @register_target("eyeriss-shares", "Eyeriss by nn-dataflow: shares of the energy, in points", blind=0.03)
 def shares() -> list[Check]:
     """Nothing is fitted: the machine's costs are nn-dataflow's own."""
     source = "Bit Fusion repository, results/eyeriss_results.csv"
     checks = []
     for network, entry in figures()["eyeriss_shares"].items():
-        energy = sum(times * _layer_energy(tuple(layer)) for *layer, times in entry["layers"])
+        energy = network_energy(network, _BATCH)
         for part, published, share in zip(_PARTS, entry["shares"], energy / energy.sum(), strict=True):
             checks.append(
                 Check(f"{network}: {part}", "points", published, 100 * float(share), "blind", source)

@@ -23,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout's 
 
 from dse.reference import Row, show, write_table  # noqa: E402
 from energy.accelerators.systolic_counts import Folds, Product  # noqa: E402
+from energy.published import eyeriss  # noqa: E402
+from energy.published.eyeriss import network_energy  # noqa: E402
+from energy.published.mapping import problem, zigzag_layer  # noqa: E402
 from tests.benchmarks.processes import ROOT  # noqa: E402
 
 HERE = Path(__file__).parent / "mapper_peers"
@@ -121,6 +124,58 @@ def scalesim_rows(cache: Path, layers: Path, shapes: tuple[Any, ...], quick: boo
     return rows
 
 
+def zigzag_rows(cache: Path, layers: Path, shapes: tuple[Any, ...]) -> list[Row]:
+    """Energy and cycles of the best mapping on ZigZag's own description of a TPU, at its costs."""
+    peer = PEERS["zigzag"]
+    try:
+        found = run_peer(peer, cache, str(layers))
+    except Unavailable as error:
+        return [Row("TPU at ZigZag's costs: energy off by", None, 5.0, "lower", "%", str(error))]
+    rows = []
+    for name, outputs, inputs, kernel, size in shapes:
+        layer = problem(outputs, inputs, size, kernel, 1)
+        (uj, cycles), seconds = timed(lambda p=layer: zigzag_layer(p))
+        theirs = found[name]
+        note = (
+            f"ours {uj:.2f} uJ, {cycles:.0f} cycles in {1e3 * seconds:.1f} ms; {peer.name} "
+            f"{theirs['energy_pj'] * 1e-6:.2f} uJ, {theirs['cycles']:.0f} cycles in {theirs['seconds']:.1f} s"
+        )
+        label = f"TPU at ZigZag's costs, {name}"
+        for what, ours, other, bar in (
+            ("energy", uj, theirs["energy_pj"] * 1e-6, 5.0),
+            ("cycles", cycles, theirs["cycles"], 10.0),
+        ):
+            error = 100 * abs(ours / other - 1)
+            rows.append(Row(f"{label}: {what} off by", error, bar, "lower", "%", note, other, peer.name))
+        rows.append(
+            Row(f"{label}: {peer.name}'s time over ours", theirs["seconds"] / seconds, None, "higher",
+                "times", note, 1.0, peer.name)
+        )  # fmt: skip
+    return rows
+
+
+def nn_dataflow_rows(cache: Path) -> list[Row]:
+    """AlexNet in batches of 4 on a row-stationary array, a multiply-accumulate being 1."""
+    peer, check = PEERS["nn_dataflow"], "Eyeriss at nn-dataflow's costs, AlexNet: energy off by"
+    try:
+        found = run_peer(peer, cache)
+    except Unavailable as error:
+        return [Row(check, None, None, "lower", "%", str(error))]
+    ours, seconds = timed(lambda: float(_anew(lambda: network_energy("AlexNet", 4)).sum()))
+    theirs = found["total_cost"]
+    note = f"ours {ours:.3g} in {seconds:.2f} s, {peer.name} {theirs:.3g} in {found['seconds']:.0f} s"
+    time_check = f"Eyeriss at nn-dataflow's costs, AlexNet: {peer.name}'s time over ours"
+    return [
+        Row(check, 100 * abs(ours / theirs - 1), None, "lower", "%", note, theirs, peer.name),
+        Row(time_check, found["seconds"] / seconds, None, "higher", "times", note, 1.0, peer.name),
+    ]
+
+
+def _anew(call: Callable[[], Any]) -> Any:
+    eyeriss._layer_energy.cache_clear()
+    return call()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="SCALE-Sim on one small layer; no bar counts")
@@ -137,6 +192,8 @@ def main() -> None:
     layers = chosen.cache / "layers.json"
     layers.write_text(json.dumps(shapes))
     rows = scalesim_rows(chosen.cache, layers, shapes, chosen.quick)
+    if not chosen.quick:
+        rows += zigzag_rows(chosen.cache, layers, shapes) + nn_dataflow_rows(chosen.cache)
     print(show(rows))
     print(write_table(chosen.out / "mappers.csv", rows))
 
