@@ -33,7 +33,8 @@ from energy.workload_file import parse_workload  # noqa: E402
 from tests.benchmarks.kernels_figure import draw  # noqa: E402
 from tests.benchmarks.processes import ROOT  # noqa: E402
 
-_RATE_BAR, _COLD_BAR_S, _WARM_BAR_S, _SEARCH_BAR_S, _WORSE_BAR = 1e6, 0.5, 0.020, 0.1, 2.0
+_RATE_BAR, _COLD_BAR_S, _WARM_BAR_S, _SEARCH_BAR_S = 1e6, 0.5, 0.020, 0.1
+_WORSE = 1.02  # at most 2 % above what the long search found
 _ZIGZAG_S, _TIMELOOP_S = 50.2, 123.0
 """CPU seconds that the peers took, as recorded with the published figures; they do not run here."""
 _MACHINES = ("tpu_like", "eyeriss_like")
@@ -140,11 +141,10 @@ def timeloop_rows(rounds: int, quick: bool) -> list[Row]:
         forget()
         taken.append(seconds(lambda: timeloop_search("conv2_1")))
     mapping, energy_uj = timeloop_search("conv2_1")
-    worse = 100.0 * (energy_uj / published - 1.0)
     note = f"{energy_uj:.1f} uJ, Timeloop {published} uJ; {mapping.describe(timeloop_machine()[0])}"
     return [
-        Row("conv2_1 on Timeloop's Eyeriss: energy over its long search's", worse, None if quick else _WORSE_BAR,
-            "lower", "%", note, 0.0, "timeloop-mapper, recorded"),
+        Row("conv2_1 on Timeloop's Eyeriss: best mapping's energy", energy_uj, None if quick else _WORSE * published,
+            "lower", "uJ", note, published, "timeloop-mapper, recorded"),
         Row("conv2_1 on Timeloop's Eyeriss: search", statistics.median(taken), None if quick else _SEARCH_BAR_S,
             "lower", "s", f"median of {rounds}", _TIMELOOP_S, "timeloop-mapper, recorded"),
     ]  # fmt: skip
