@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -115,14 +115,17 @@ class Bench:
                 raise
             return self.accuracy(model, split), f"float, as it cannot be lowered: {error}"
 
-    def workload(self, model: CompressedModel) -> Workload:
-        """Layers, formats and activity of ``model``, the activity counted on calibration images."""
+    def workload(self, model: CompressedModel, further: Iterable[str] = ()) -> Workload:
+        """Layers, formats and activity of ``model``, the activity counted on calibration images.
+
+        ``further`` are weight encodings to count beside those that the study's accelerators ask for.
+        """
         images = self.calibration_images[: self.setup.evaluation.activity_images]
         asked = self.requests
         return trace_workload(
             model,
             images,
-            asked.encodings,
+            (*asked.encodings, *further),
             self.setup.model.float_layers,
             asked.reuse_block,
             columns=asked.columns,

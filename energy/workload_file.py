@@ -10,13 +10,14 @@ By hand, a layer needs its loop bounds and the formats of its operands; what is 
          weights: {ternary: 1, density: 0.5}, input: {bits: 4}}
       - {name: head, outputs: 10, inputs: 16, output_bits: 32, weights: null, input: null}
 
-``weights`` take the ``bits`` of codes between ``-2**(bits-1)+1`` and ``2**(bits-1)-1``, or ``ternary`` or ``binary``
-terms; null is floating point. ``density`` is the share of digits that are not zero (1 if left out), the same for every
-slice.
+``weights`` take the ``bits`` (2 to 8) of codes between ``-2**(bits-1)+1`` and ``2**(bits-1)-1``, or ``ternary`` or
+``binary`` terms; null is floating point. ``density`` is the share of digits that are not zero (1 if left out), the same
+for every slice.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,20 @@ import yaml
 from compressors.errors import DseError, UnknownName
 from compressors.slicing import ENCODINGS, GRANULARITIES, from_codes
 from energy.activity import InputActivity, WeightActivity, input_activity
+from energy.counted import (
+    MOST_BITS,
+    WorkloadError,
+    check_input,
+    check_reuse,
+    check_weights,
+    count,
+    flag,
+    share,
+    shown,
+)
 from energy.workload import LayerWork, Workload
+
+__all__ = ["WorkloadError", "parse_workload", "read_workload", "workload_yaml"]
 
 _DEFAULTS = {
     "groups": 1,
@@ -36,14 +50,15 @@ _DEFAULTS = {
     "dilation": (1, 1),
     "output_size": (1, 1),
     "output_bits": 8,
+    "added": False,
+    "kept": False,
+    "reuse": None,
 }
 _NEEDED = ("name", "outputs", "inputs", "weights", "input")
-_PAIRS = ("kernel", "stride", "dilation", "output_size")
-_MOST = 1 << 40  # of anything that is counted
-
-
-class WorkloadError(DseError):
-    """A workload file that is not what it should be."""
+_PAIRS = {"kernel": 1 << 12, "stride": 1 << 12, "dilation": 1 << 12, "output_size": 1 << 20}
+_NUMBERS = {"outputs": 1 << 20, "inputs": 1 << 20, "groups": 1 << 20, "output_bits": 64}
+"""Key of a layer -> the most that it may be: a model may go through all divisors, and holds a count per output."""
+_KINDS = {"bits": (2, 8), "ternary": (1, 16), "binary": (1, 16)}
 
 
 def workload_yaml(workload: Workload) -> str:
@@ -79,20 +94,19 @@ def parse_workload(text: str) -> Workload:
         if key not in ("layers", "image_bits", "unpriced"):
             raise UnknownName("key", key, ("layers", "image_bits", "unpriced"))
     layers = tuple(_layer(entry, position) for position, entry in enumerate(data["layers"]))
-    names = [layer.name for layer in layers]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(layer.name for layer in layers).items():
+        if times > 1:
             raise WorkloadError(f"two layers are called {name!r}")
     unpriced = data.get("unpriced", [])
     if not isinstance(unpriced, list) or not all(isinstance(name, str) for name in unpriced):
-        raise WorkloadError(f"unpriced: expected a list of names, got {unpriced!r}")
-    return Workload(layers, _count(data.get("image_bits"), "image_bits"), tuple(unpriced))
+        raise WorkloadError(f"unpriced: expected a list of names, got {shown(unpriced)}")
+    return Workload(layers, count(data.get("image_bits"), "image_bits"), tuple(unpriced))
 
 
 def _layer(entry: Any, position: int) -> LayerWork:
     if not isinstance(entry, Mapping):
         raise WorkloadError(f"layer {position}: expected a mapping, got {type(entry).__name__}")
-    where = f"layer {entry.get('name', position)}"
+    where = f"layer {shown(entry['name']) if 'name' in entry else position}".replace("'", "")
     for key in entry:
         if key not in LayerWork.__dataclass_fields__:
             raise UnknownName(f"key of {where}", key, LayerWork.__dataclass_fields__)
@@ -100,42 +114,54 @@ def _layer(entry: Any, position: int) -> LayerWork:
         if key not in entry:
             raise WorkloadError(f"{where}: {key!r} is missing")
     fields = {**_DEFAULTS, **entry}
-    try:
-        for key in _PAIRS:
-            fields[key] = tuple(_count(n, f"{where}: {key}") for n in fields[key])
-            if len(fields[key]) != 2:
-                raise WorkloadError(f"{where}: {key}: expected height and width, got {entry[key]!r}")
-        for key in ("outputs", "inputs", "groups", "output_bits"):
-            fields[key] = _count(fields[key], f"{where}: {key}")
-        if fields["inputs"] % fields["groups"] or fields["outputs"] % fields["groups"]:
-            raise WorkloadError(f"{where}: channels do not fall into {fields['groups']} groups")
-        reduction = fields["inputs"] // fields["groups"] * fields["kernel"][0] * fields["kernel"][1]
-        fields["weights"] = _weights(fields["weights"], fields["outputs"], reduction, where)
-        fields["input"] = _input(fields["input"], where)
-        for key in ("added", "kept"):
-            if not isinstance(fields.get(key, False), bool):
-                raise WorkloadError(f"{where}: {key}: expected true or false, got {fields[key]!r}")
-        return LayerWork.from_dict({"reuse": None, **fields, "name": str(fields["name"])})
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise WorkloadError(f"{where}: {error!r}") from error
+    if isinstance(fields["name"], bool) or not isinstance(fields["name"], (str, int)):
+        raise WorkloadError(f"{where}: name: expected a text")
+    fields["name"] = str(fields["name"])
+    for key, most in _PAIRS.items():
+        fields[key] = _pair(fields[key], f"{where}: {key}", most)
+    for key, most in _NUMBERS.items():
+        fields[key] = count(fields[key], f"{where}: {key}", most)
+    if fields["inputs"] % fields["groups"] or fields["outputs"] % fields["groups"]:
+        raise WorkloadError(f"{where}: channels do not fall into {fields['groups']} groups")
+    reduction = fields["inputs"] // fields["groups"] * fields["kernel"][0] * fields["kernel"][1]
+    fields["weights"] = _weights(fields["weights"], fields["outputs"], reduction, where)
+    fields["input"] = _input(fields["input"], where)
+    for key in ("added", "kept"):
+        flag(fields[key], f"{where}: {key}")
+    check_reuse(fields["reuse"], where)
+    return LayerWork.from_dict(fields)
+
+
+def _pair(given: Any, what: str, most: int) -> tuple[int, int]:
+    if not isinstance(given, (list, tuple)) or len(given) != 2:
+        raise WorkloadError(f"{what}: expected height and width, got {shown(given)}")
+    height, width = (count(n, what, most) for n in given)
+    return height, width
 
 
 def _weights(given: Any, outputs: int, reduction: int, where: str) -> dict[str, Any]:
-    """Activity by encoding as plain data, counted or assumed."""
-    if not given:
+    """Activity by encoding as plain data, counted or assumed; none of floating point."""
+    if given is None or given == {}:
         return {}
-    kinds = ("bits", "ternary", "binary")
-    chosen = [kind for kind in kinds if kind in given]
+    if not isinstance(given, Mapping):
+        raise WorkloadError(
+            f"{where}: weights={shown(given)}: expected bits, ternary or binary, as in {{bits: 8}}, or null"
+        )
+    chosen = [kind for kind in _KINDS if kind in given]
     if not chosen:  # counted, as a traced network writes it
-        for encoding in given:
-            if encoding not in ENCODINGS:
-                raise UnknownName(f"key of the weights of {where}", encoding, (*kinds, "density", *ENCODINGS))
+        if "density" in given:
+            raise WorkloadError(f"{where}: weights: density needs bits, ternary or binary beside it")
+        for key in given:
+            if key not in ENCODINGS:
+                raise UnknownName(f"key of the weights of {where}", key, (*_KINDS, "density", *ENCODINGS))
+        check_weights(given, outputs, reduction, where)
         return dict(given)
     for key in given:
         if key not in (chosen[0], "density"):
             raise UnknownName(f"key of the weights of {where}", key, (chosen[0], "density"))
-    density = _density(given, where)
-    number = _count(given[chosen[0]], f"{where}: weights.{chosen[0]}", 8 if chosen[0] == "bits" else 16)
+    density = share(given.get("density", 1.0), f"{where}: density")
+    least, most = _KINDS[chosen[0]]
+    number = count(given[chosen[0]], f"{where}: weights.{chosen[0]}", most, least)
     return {e: _assumed(chosen[0], number, e, outputs, reduction, density).to_dict() for e in ENCODINGS}
 
 
@@ -170,25 +196,18 @@ def _planes(bits: int, encoding: str, g: int) -> int:
 
 
 def _input(given: Any, where: str) -> dict[str, Any] | None:
-    if given is None or "nonzero" in given:
-        return given
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise WorkloadError(f"{where}: input={shown(given)}: expected its bits, as in {{bits: 8}}, or null")
+    if "nonzero" in given:
+        check_input(given, where)
+        return dict(given)
     for key in given:
         if key not in ("bits", "signed", "density"):
             raise UnknownName(f"key of the input of {where}", key, ("bits", "signed", "density"))
-    bits, signed = _count(given["bits"], f"{where}: input.bits", 32), bool(given.get("signed", False))
+    bits = count(given.get("bits"), f"{where}: input.bits", MOST_BITS)
+    signed = flag(given.get("signed", False), f"{where}: input.signed")
+    density = share(given.get("density", 1.0), f"{where}: density")
     ones = input_activity(np.full((1, 1), (1 << max(bits - signed, 1)) - 1), bits, signed)
-    density = _density(given, where)
     return InputActivity(bits, signed, {g: f * density for g, f in ones.nonzero.items()}).to_dict()
-
-
-def _density(given: Mapping[str, Any], where: str) -> float:
-    density = given.get("density", 1.0)
-    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 <= density <= 1:
-        raise WorkloadError(f"{where}: density={density!r}: expected a share from 0 to 1")
-    return float(density)
-
-
-def _count(value: Any, what: str, most: int = _MOST) -> int:
-    if type(value) is not int or not 0 < value <= most:
-        raise WorkloadError(f"{what}={value!r}: expected a whole number from 1 to {most}")
-    return value

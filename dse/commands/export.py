@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from compressors.slicing import ENCODINGS
 from dse.candidate import Candidate
 from dse.errors import CandidateError, ConfigError, UnknownName
 from dse.export import Export, write_export
@@ -52,7 +53,8 @@ def run(config: Mapping[str, Any]) -> int:
         further = layer_files(model, config["layer"], granularity, setup.evaluation.reuse_block)
     weights = to_bytes(model)
     export = Export(candidate, setup, record.number, sha256(weights).hexdigest())
-    workload = workload_yaml(evaluator.workload(candidate))
+    # in every encoding, as ``price`` may put other machines to it than those of the study
+    workload = workload_yaml(evaluator.bench.workload(model, ENCODINGS))
     for path in write_export(target, export, weights, workload, metrics, further):
         print(path)
     return 0

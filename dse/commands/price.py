@@ -10,7 +10,7 @@ from typing import Any
 from compressors.slicing import GRANULARITIES
 from dse.errors import ConfigError
 from dse.settings import accelerator_settings, technology_settings
-from energy.accelerators import make_accelerator
+from energy.accelerators import check_counted, make_accelerator
 from energy.technology import load_technology
 from energy.workload_file import read_workload
 
@@ -28,6 +28,7 @@ def run(config: Mapping[str, Any]) -> int:
     found = {}
     for name, settings in accelerator_settings(config).items():
         accelerator = make_accelerator(settings.kind, settings.settings, constants, f"accelerators.{name}")
+        check_counted(accelerator, workload, f"accelerators.{name}")
         cost = accelerator.cost(workload, granularity)
         found[name] = {
             "energy_j": cost.total_energy_j.nominal,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dse.analysis.folder import refuse_analysis
 from dse.errors import ConfigError, DseError, RunFolderError
 from dse.memo import content_key
 from dse.objectives import select_objectives
@@ -75,6 +76,7 @@ def run(config: Mapping[str, Any]) -> int:
 
 
 def _prepare(run: Path, config: Mapping[str, Any]) -> None:
+    refuse_analysis(run)
     if config["study"]["fresh"] and (run / JOURNAL).exists():
         raise RunFolderError(
             f"{run} already holds a study and study.fresh=true asks for a new one; choose another study.name, "

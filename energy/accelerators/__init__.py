@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-from compressors.errors import ConfigError, UnknownName
+from compressors.errors import ConfigError, DseError, UnknownName
 from energy.bit_columns import ColumnRequest
 from energy.cost import Cost, Peak
 from energy.technology import Technology
@@ -20,8 +23,8 @@ class Accelerator(Protocol):
     """A machine that can price a workload.
 
     It may also have ``columns``, bit columns it asks for (``energy.bit_columns.ColumnRequest``), and ``reuse_block``,
-    rows and columns of weights that share sums; :func:`requests` reads them. ``without_area`` is the reason of a
-    machine whose cost has no area.
+    rows and columns of weights that share sums; :func:`requests` reads them. ``needs_reuse`` is true of a machine that
+    cannot do without their counting. ``without_area`` is the reason of a machine whose cost has no area.
     """
 
     encodings: tuple[str, ...]
@@ -132,6 +135,12 @@ def setting_names(kind: str, key: str = "accelerator") -> frozenset[str]:
     return frozenset(f.name for f in dataclasses.fields(_kinds[kind][0]))
 
 
+def specified_kinds() -> list[str]:
+    """Kinds of machines that have ``peak``, so that ``validate`` can hold them against chips."""
+    _load()
+    return sorted(kind for kind, (_, builder) in _kinds.items() if hasattr(builder, "peak"))
+
+
 def make_accelerator(
     kind: str, settings: Mapping[str, Any], technology: Technology, key: str = "accelerator"
 ) -> Accelerator:
@@ -146,4 +155,54 @@ def make_accelerator(
         if name not in fields:
             raise UnknownName(f"setting of {kind!r}", name, fields, key=key)
     config, builder = _kinds[kind]
+    hints = typing.get_type_hints(config)
+    for name, value in settings.items():
+        _check_type(f"{key}.{name}", value, hints[name])
     return builder(config(**settings), technology)
+
+
+def _check_type(key: str, value: object, hint: Any) -> None:
+    """Refuse a value that is not of the setting's plain type; what else it must be, the configuration checks."""
+    if isinstance(hint, types.UnionType):
+        if value is None and types.NoneType in hint.__args__:
+            return
+        hint = hint.__args__[0]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits, expected = {
+        int: (number and isinstance(value, int), "a whole number"),
+        float: (number and math.isfinite(value), "a number"),  # type: ignore[arg-type]
+        bool: (isinstance(value, bool), "true or false"),
+        str: (isinstance(value, str), "a name"),
+    }.get(hint, (True, ""))
+    if typing.get_origin(hint) is tuple:
+        fits, expected = isinstance(value, (list, tuple)), "a list"
+    if not fits:
+        shown = value if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+        raise ConfigError(key, shown, expected)
+
+
+class NotCounted(DseError):
+    """A workload that does not say what a machine looks at."""
+
+
+def check_counted(accelerator: Accelerator, workload: Workload, key: str) -> None:
+    """Refuse a workload without the activity that the machine asks for; ``key`` names the machine.
+
+    Raises:
+        NotCounted: names the first layer that lacks it.
+    """
+    for layer in workload.layers:
+        if layer.is_float:
+            continue
+        missing = [e for e in accelerator.encodings if e not in layer.weights]
+        if missing:
+            raise NotCounted(
+                f"{key}: its weights are written in {missing[0]}, which layer {layer.name} of the workload was not "
+                f"counted in (it has {', '.join(layer.weights)}); export a candidate of a sweep in which such a "
+                "machine takes part, or write the workload by hand"
+            )
+        if layer.reuse is None and getattr(accelerator, "needs_reuse", False):
+            raise NotCounted(
+                f"{key}: it runs shared sums, which were not counted for layer {layer.name} of the workload; export a "
+                "candidate of a sweep in which such a machine takes part"
+            )

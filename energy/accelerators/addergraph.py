@@ -3,8 +3,9 @@
 A layer is its adder graphs (``evaluation.reuse_block`` counts them): additions with a wired shift, shared between the
 outputs of a block. ``filters * lanes`` adders of ``width`` bits work on one position of the output at a time,
 ``pixels`` such groups on as many positions, all running the same program; every operation takes its operands from
-registers and leaves its sum in one. Adders narrower than sums are on average take more cycles. A group is done after
-as many cycles as it has operations for each adder, and not before the deepest chain of additions.
+registers and leaves its sum in one. Adders narrower than sums are on average take more cycles, for every sum as many:
+how wide the sums along a chain are is not counted. A group is done after as many cycles as it has operations for each
+adder, and not before the deepest chain of additions.
 
 The program lies in the weight buffer in the weights' place: for every addition two operands, their signs and a shift.
 Sums are scaled and combined behind the array, as ``scalings`` and ``combining`` say.
@@ -46,6 +47,7 @@ class AdderGraphArray(ElementArray):
     """See the module's text."""
 
     encodings = ("csd",)  # of layers whose terms are counted; graphs are built from canonical signed digits
+    needs_reuse = True
 
     def __init__(self, config: AdderGraphConfig, technology: Technology) -> None:
         super().__init__(config, technology)
@@ -81,7 +83,7 @@ class AdderGraphArray(ElementArray):
         average = reuse.adder_bits / reuse.adders if reuse.adders else 0.0
         rounds = math.ceil(average / c.width)
         adders = c.filters * c.lanes
-        per_tile = max(math.ceil(reuse.adders * rounds / adders), reuse.depth) if reuse.adders else 0
+        per_tile = max(math.ceil(reuse.adders * rounds / adders), reuse.depth * rounds)
         busy = float(reuse.adders * rounds * layer.pixels)
         bits = float(reuse.adder_bits * layer.pixels)
         terms = layer.weights[self.encodings[0]].terms

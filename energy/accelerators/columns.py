@@ -26,7 +26,7 @@ from compressors.errors import ConfigError, UnknownName
 from compressors.registry import check_range
 from compressors.slicing import ENCODINGS, GRANULARITIES
 from energy.accelerators import register_accelerator
-from energy.accelerators.element_array import ArrayConfig, ElementArray, Work, weight_width
+from energy.accelerators.element_array import ArrayConfig, ElementArray, Work, weight_planes, weight_width
 from energy.activity import WeightActivity
 from energy.bit_columns import ColumnActivity
 from energy.datapath.parts import Parts, accumulator, lane, shifter
@@ -100,8 +100,12 @@ class Columns(ElementArray):
         return self._by_digit(layer, weights)
 
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
-        digits = -(-weight_bits // self._digit) * -(-input_bits // self.config.input_bits)
-        return 1.0 / digits, self.element
+        """Nothing skipped."""
+        c, e = self.config, self.element
+        digits_i = -(-input_bits // c.input_bits)
+        used_i = input_bits / (digits_i * c.input_bits)
+        digits = -(-weight_planes(weight_bits, c.encoding) // self._digit) * digits_i
+        return 1.0 / digits, Parts(e.products * used_i, (self._digit + used_i * c.input_bits) / 2, e.elements)
 
     def _by_column(self, layer: LayerWork, weights: WeightActivity) -> Work:
         c = self.config

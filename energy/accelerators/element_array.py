@@ -243,6 +243,16 @@ def weight_width(layer: LayerWork, weights: WeightActivity) -> int:
     return -(-weights.dense_bits // (layer.outputs * layer.reduction * weights.terms))
 
 
+def weight_planes(bits: int, encoding: str) -> int:
+    """Planes of one-bit digits that integers of ``bits`` bits take, their sign aside where it is one.
+
+    Canonical signed digits go one place beyond the magnitude (3 is 4 - 1); integers of 2 bits are -1, 0 and 1 already.
+    """
+    if encoding == "twos_complement" or (encoding == "csd" and bits > 2):
+        return bits
+    return max(bits - 1, 1)
+
+
 def densities(layer: LayerWork, weights: WeightActivity) -> tuple[float, float]:
     """Share of weights, and of inputs, that are not zero; a code of several digits counts by its fullest."""
     widest = max(weights.nonzero)

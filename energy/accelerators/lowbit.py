@@ -19,7 +19,7 @@ from compressors.errors import UnknownName
 from compressors.registry import check_range
 from compressors.slicing import ENCODINGS
 from energy.accelerators import register_accelerator
-from energy.accelerators.element_array import ArrayConfig, ElementArray, Work
+from energy.accelerators.element_array import ArrayConfig, ElementArray, Work, weight_planes
 from energy.datapath.parts import Parts, accumulator, lane, shifter
 from energy.technology import Technology
 from energy.workload import LayerWork
@@ -105,8 +105,11 @@ class Ternary(_Planes):
         return f"elements of a digit and {self.input_bits} bits: parts of square ones of 2 bits and more"
 
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
-        digits = _digits(weight_bits, self.config.encoding) * -(-input_bits // self.input_bits)
-        return 1.0 / digits, self.element
+        e, digits_i = self.element, -(-input_bits // self.input_bits)
+        used_i = input_bits / (digits_i * self.input_bits)
+        bits = (self.digit_bits + used_i * self.input_bits) / 2
+        digits = weight_planes(weight_bits, self.config.encoding) * digits_i
+        return 1.0 / digits, Parts(e.products * used_i, bits, e.elements)
 
 
 @dataclass(frozen=True)
@@ -146,15 +149,8 @@ class Binary(_Planes):
         return "elements of 1 x 1 bits: parts of those of 2 bits and more"
 
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
-        return 1.0 / (_digits(weight_bits, self.config.encoding) * input_bits), self.element
+        return 1.0 / (weight_planes(weight_bits, self.config.encoding) * input_bits), self.element
 
     def _inputs(self, layer: LayerWork) -> tuple[int, float, float]:
         planes = layer.input.nonzero[1]
         return len(planes), float(np.mean(planes)), 1.0
-
-
-def _digits(weight_bits: int, encoding: str) -> int:
-    """Planes of weights of these bits; but for two's complement, those of 2 bits are -1, 0 and 1: a single plane."""
-    if encoding == "twos_complement" or (encoding == "csd" and weight_bits > 2):
-        return weight_bits  # canonical signed digits go one place beyond the magnitude: 3 is 4 - 1
-    return max(weight_bits - 1, 1)

@@ -15,7 +15,14 @@ import numpy as np
 from compressors.errors import ConfigError, UnknownName
 from compressors.slicing import ENCODINGS, GRANULARITIES
 from energy.accelerators import register_accelerator
-from energy.accelerators.element_array import ArrayConfig, ElementArray, Work, densities, weight_width
+from energy.accelerators.element_array import (
+    ArrayConfig,
+    ElementArray,
+    Work,
+    densities,
+    weight_planes,
+    weight_width,
+)
 from energy.datapath.parts import Parts, accumulator, lane, shifter
 from energy.technology import Technology
 from energy.workload import LayerWork
@@ -108,5 +115,15 @@ class Temporal(ElementArray):
         )
 
     def full(self, weight_bits: int, input_bits: int) -> tuple[float, Parts]:
-        digits = -(-weight_bits // self._weights) * -(-input_bits // self._inputs)
-        return 1.0 / digits, self.element
+        c, e = self.config, self.element
+        used_w = used_i = 1.0
+        if c.serial == "inputs":
+            digits_w = -(-weight_bits // self._weights)
+            used_w = weight_bits / (digits_w * self._weights)
+        else:
+            digits_w = -(-weight_planes(weight_bits, c.encoding) // c.digit)
+        digits_i = -(-input_bits // self._inputs)
+        if c.serial == "weights":
+            used_i = input_bits / (digits_i * self._inputs)
+        bits = (used_w * self._weights + used_i * self._inputs) / 2
+        return 1.0 / (digits_w * digits_i), Parts(e.products * used_w * used_i, bits, e.elements)

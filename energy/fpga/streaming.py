@@ -17,6 +17,7 @@ import numpy as np
 
 from energy.fpga.device import Device, Resources
 from energy.fpga.finn import Unit
+from energy.mapping.problem import divisors
 from energy.workload import LayerWork
 
 
@@ -87,7 +88,7 @@ def stage(layer: LayerWork, encoding: str, threshold_bits: int, dsp: bool) -> St
 @lru_cache(maxsize=4096)
 def foldings(stage: Stage, device: Device) -> tuple[Folding, ...]:
     """The choices worth making, slowest first: each takes a larger share of the device than all slower ones."""
-    pe, simd = np.meshgrid(_divisors(stage.unit.rows), _widths(stage), indexing="ij")
+    pe, simd = np.meshgrid(divisors(stage.unit.rows), _widths(stage), indexing="ij")
     pe, simd = pe.ravel(), simd.ravel()
     cycles = stage.unit.cycles(pe, simd, stage.vectors)
     parts = np.stack(
@@ -168,8 +169,4 @@ def _line_buffer(stage: Stage, device: Device, simd: int) -> Resources:
 def _widths(stage: Stage) -> list[int]:
     """SIMD widths: parts of the channels, or all channels of some positions of the window."""
     channels, columns = stage.channels, stage.unit.columns
-    return [d for d in _divisors(columns) if channels % d == 0 or d % channels == 0]
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+    return [d for d in divisors(columns) if channels % d == 0 or d % channels == 0]

@@ -3,7 +3,8 @@
 Eva-CAM prints figures of a 2FeFET TCAM of 45 nm for three arrays. Three constants are fitted to them: the factor on the
 cells' area, the area of a line, and the drivers' time. For the blind rows they are fitted without the array in
 question. Everything else (capacitances, resistances, the cell) is what the tool is given, so the search energy is blind
-throughout. The last rows are the circuit simulation that Eva-CAM's own paper holds itself against, a smaller cell.
+throughout. The last rows are the circuit simulation that Eva-CAM's own paper holds itself against, of 64 x 64 cells,
+smaller ones: blind too, so fitted without that array.
 
 CAMASim tabulates FeFET subarrays of 64 and 128 columns (SPICE): energy and time grow with a power of the columns, the
 same for all kinds of cells. Blind rows know the other kinds at both sizes, and the kind in question at the other size.
@@ -111,10 +112,11 @@ def eva_cam() -> list[Check]:
 
 
 def _against_circuit_simulation(technology: Technology, cell_um2: float) -> list[Check]:
-    """What Eva-CAM's paper reports of itself, and the HSPICE figures it is held against; none was fitted to."""
-    area, driver = fit_area(technology, EVA_ARRAYS), fit_driver(technology, EVA_ARRAYS)
-    _, search_ns, search_pj = array_figures(technology, EVA_ARRAYS[0], area, driver, SIMULATED_CELL_UM2)
-    area_um2, _, _ = array_figures(technology, EVA_ARRAYS[0], area, driver, cell_um2)
+    """What Eva-CAM's paper reports of its array of 64 x 64, and the HSPICE figures that is held against."""
+    array, *known = EVA_ARRAYS
+    area, driver = fit_area(technology, known), fit_driver(technology, known)
+    _, search_ns, search_pj = array_figures(technology, array, area, driver, SIMULATED_CELL_UM2)
+    area_um2, _, _ = array_figures(technology, array, area, driver, cell_um2)
     return [
         Check("search time 64x64 HSPICE", "ns", 0.350, search_ns, "blind", DATE22),
         Check("search energy 64x64 HSPICE", "pJ", 1.5, search_pj, "blind", DATE22),

@@ -111,15 +111,15 @@ def parse_chip(data: object, where: str) -> Chip:
     top = _mapping(data, where, _KEYS)
     accelerator = _mapping(top.get("accelerator"), f"{where}: accelerator", ("kind", "settings"))
     base = {
-        "settings": accelerator.get("settings") or {},
-        **{key: top.get(key) or {} for key in ("technology", "operands", "published", "calibrated")},
+        "settings": _or_empty(accelerator, "settings"),
+        **{key: _or_empty(top, key) for key in ("technology", "operands", "published", "calibrated")},
     }
     points = top.get("points", [{}])
     if not isinstance(points, list) or not points:
-        raise ConfigError(f"{where}: points", points, "a list of operating points")
+        raise ConfigError(f"{where}: points", _shown(points), "a list of operating points")
     return Chip(
         _text(top, "name", where),
-        str(top.get("title") or top["name"]),
+        _text(top, "name" if top.get("title") is None else "title", where),
         _text(top, "source", where),
         _text(accelerator, "kind", f"{where}: accelerator"),
         tuple(_point(point, base, f"{where}: points[{i}]") for i, point in enumerate(points)),
@@ -129,26 +129,26 @@ def parse_chip(data: object, where: str) -> Chip:
 def _point(data: object, base: Mapping[str, Any], where: str) -> Point:
     own = _mapping(data, where, _POINT_KEYS)
     merged = {
-        key: {**_mapping(value, where), **_mapping(own.get(key) or {}, f"{where}.{key}")}
+        key: {**_mapping(value, f"{where}.{key}"), **_mapping(_or_empty(own, key), f"{where}.{key}")}
         for key, value in base.items()
     }
     technology = _mapping(merged["technology"], f"{where}: technology", _TECHNOLOGY_KEYS)
     name = technology.get("name", "cmos45")
     if name not in technology_names():
-        raise UnknownName("technology", name, technology_names(), key=f"{where}: technology.name")
+        raise UnknownName("technology", _shown(name), technology_names(), key=f"{where}: technology.name")
     operands = _mapping(merged["operands"], f"{where}: operands", ("weight_bits", "input_bits"))
     published = _mapping(merged["published"], f"{where}: published", (*FIGURES, *SHARES))
     figures = {k: _number(v, f"{where}: published.{k}") for k, v in published.items() if k in FIGURES}
-    shares = [_numbers(published.get(k) or {}, f"{where}: published.{k}") for k in SHARES]
+    shares = [_numbers(_or_empty(published, k), f"{where}: published.{k}") for k in SHARES]
     if not figures and not any(shares):
         raise ConfigError(f"{where}: published", dict(published), f"one of {', '.join((*FIGURES, *SHARES))}")
     return Point(
-        str(own.get("name", "")),
+        _text(own, "name", where) if "name" in own else "",
         merged["settings"],
         name,
         _optional(technology, "node_nm", where),
         _optional(technology, "vdd_v", where),
-        _numbers(technology.get("overrides") or {}, f"{where}: technology.overrides"),
+        _numbers(_or_empty(technology, "overrides"), f"{where}: technology.overrides"),
         _bits(operands, "weight_bits", where),
         _bits(operands, "input_bits", where),
         figures,
@@ -159,8 +159,7 @@ def _point(data: object, base: Mapping[str, Any], where: str) -> Point:
 
 def _mapping(data: object, where: str, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        shown = type(data).__name__ if isinstance(data, (dict, list)) else data
-        raise ConfigError(where, shown, "keys with values")
+        raise ConfigError(where, _shown(data), "keys with values")
     for key in data:
         if keys is not None and key not in keys:
             raise UnknownName("key", key, keys, key=where)
@@ -170,14 +169,25 @@ def _mapping(data: object, where: str, keys: tuple[str, ...] | None = None) -> d
 def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{where}: {key}", value, "a text")
+        raise ConfigError(f"{where}: {key}", _shown(value), "a text")
     return value
 
 
 def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigError(where, value, "a positive number")
+        remedy = "YAML takes 2e8 for a text: write 2.0e+8" if isinstance(value, str) else ""
+        raise ConfigError(where, _shown(value), "a positive number", remedy)
     return float(value)
+
+
+def _shown(value: object) -> object:
+    """Lists and mappings by their type alone: a few references in a file can make one too long to print."""
+    return type(value).__name__ if isinstance(value, (dict, list)) else value
+
+
+def _or_empty(data: Mapping[str, Any], key: str) -> Any:
+    """What stands under a key that may be left out."""
+    return {} if data.get(key) is None else data[key]
 
 
 def _numbers(data: object, where: str) -> dict[str, float]:
@@ -191,5 +201,5 @@ def _optional(data: Mapping[str, Any], key: str, where: str) -> float | None:
 def _bits(data: Mapping[str, Any], key: str, where: str) -> int:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 32:
-        raise ConfigError(f"{where}: operands.{key}", value, "an integer from 1 to 32")
+        raise ConfigError(f"{where}: operands.{key}", _shown(value), "an integer from 1 to 32")
     return value

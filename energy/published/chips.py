@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compressors.errors import ConfigError, UnknownName
-from energy.accelerators import Specified, make_accelerator, setting_names
+from energy.accelerators import Specified, make_accelerator, setting_names, specified_kinds
 from energy.cost import Band, Peak
 from energy.published import Check, Kind, Target
 from energy.published.chip_file import FIGURES, Chip, Point, load_chip
@@ -86,8 +86,11 @@ def _machine(chip: Chip, point: Point, technology: Technology) -> Specified:
                 )
     machine = make_accelerator(chip.kind, settings, technology, key=f"{chip.name}: accelerator")
     if not hasattr(machine, "peak"):
+        known = ", ".join(specified_kinds())
         raise ConfigError(
-            f"{chip.name}: accelerator.kind", chip.kind, "a machine that says what it reaches at its peak"
+            f"{chip.name}: accelerator.kind",
+            chip.kind,
+            f"a machine that says what it reaches at its peak: {known}",
         )
     return machine
 

@@ -8,8 +8,11 @@
 * ``psma-rank``, ``psma-best``: whether the blind figures put the arrays in their order: Spearman's rank correlation at
   each precision, and the published energy of the array that the model would choose beside that of the best.
 
-The shape of the laws (which parts there are, how glitches and idle lanes weigh) was chosen with all the arrays in
-sight; blind means that no coefficient has seen the arrays it is held against.
+The shape of the laws (which parts there are) was chosen with all the arrays in sight, and so were, for the 72 arrays,
+the five numbers of ``energy.datapath.switching`` that weigh glitches, idle lanes and results kept apart: there, blind
+means that no coefficient has seen the arrays it is held against, and the titles say so. With the five numbers set anew
+in every fold, by the mean error of the arrays that remain, the blind error of the energies is 14.0 % instead of 12.9 %,
+rank correlations are 0.89 to 0.93 instead of 0.91 to 0.95, and the best array is found at one precision of five.
 """
 
 from __future__ import annotations
@@ -85,7 +88,11 @@ def _shared_fits() -> tuple[Coefficients, dict[Hashable, Coefficients]]:
     return fit_shared(arrays), leave_out(arrays, lambda a: a.design.family, fit_shared)
 
 
-@register_target("psma", "72 precision-scalable arrays in 28 nm: energy per product, area", blind=0.15)
+@register_target(
+    "psma",
+    "72 precision-scalable arrays in 28 nm (five numbers of the law saw all): energy, area",
+    blind=0.15,
+)
 def psma() -> list[Check]:
     whole, without = _shared_fits()
     checks: list[Check] = []
@@ -117,7 +124,11 @@ def _blind_per_product(bits: tuple[int, int]) -> tuple[list[SharedArray], np.nda
     return arrays, np.array([a.per_product_pj for a in arrays]), np.array(model)
 
 
-@register_target("psma-rank", "72 precision-scalable arrays in 28 nm: rank correlation, blind", blind=0.1)
+@register_target(
+    "psma-rank",
+    "72 precision-scalable arrays in 28 nm (five numbers of the law saw all): rank correlation",
+    blind=0.1,
+)
 def psma_rank() -> list[Check]:
     checks = []
     for bits in PRECISIONS["full"]:
@@ -127,7 +138,11 @@ def psma_rank() -> list[Check]:
     return checks
 
 
-@register_target("psma-best", "72 precision-scalable arrays in 28 nm: the one to choose, blind", blind=0.0)
+@register_target(
+    "psma-best",
+    "72 precision-scalable arrays in 28 nm (five numbers of the law saw all): the one to choose",
+    blind=0.0,
+)
 def psma_best() -> list[Check]:
     checks = []
     for bits in PRECISIONS["full"]:

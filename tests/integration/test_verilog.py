@@ -102,8 +102,12 @@ def test_the_exported_workload_is_priced_on_gate_arrays(
     words = [
         "+accelerator@accelerators.stream=fpga_streaming",
         "+accelerator@accelerators.array=fpga_overlay",
+        "+accelerator@accelerators.macro=digital_cim",
+        "+accelerator@accelerators.tracks=associative_rtm",
     ]
-    assert main(["price", f"workload={exported / 'workload.yaml'}", words[0]]) == 0
+    assert (
+        main(["price", f"workload={exported / 'workload.yaml'}", *words]) == 0
+    )  # none of them was in the study
     found = json.loads(capsys.readouterr().out)
     assert found["bitserial"]["area_mm2"] > 0 and found["stream"]["area_mm2"] is None
     assert found["stream"]["breakdown"]["resources"]["LUT"]["taken"] > 0

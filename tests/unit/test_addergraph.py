@@ -156,6 +156,12 @@ def test_adders_bind_where_the_chain_is_short() -> None:
     assert arrays[1] - arrays[0] == pytest.approx(again * PJ)
 
 
+def test_a_chain_on_narrow_adders_takes_the_cycles_of_its_sums() -> None:
+    wide, narrow = (price(tiny(shared(depth=7)), width=w) for w in (16, 8))
+    assert wide.total_latency_s == pytest.approx(7 * 2 / 500e6)  # no two of the seven at a time; two tiles
+    assert narrow.total_latency_s == pytest.approx(2 * wide.total_latency_s)
+
+
 counts = st.integers(0, 5000)
 
 

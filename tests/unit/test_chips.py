@@ -169,6 +169,11 @@ def test_machines_without_a_process_are_scaled() -> None:
     assert area == pytest.approx(peak.area_mm2.nominal * area_factor(45, 28).nominal)
 
 
+NEST: list[Any] = [1] * 9
+for _ in range(8):  # as references in a file: small there, too long to print
+    NEST = [NEST] * 9
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
@@ -195,6 +200,13 @@ def test_machines_without_a_process_are_scaled() -> None:
         (changed(published={"tops": float("nan")}), ConfigError, "expected a positive number"),
         (changed(published={"shares": {"adcs": 3}}), UnknownName, "unknown component 'adcs'; did you mean 'adc'"),
         (changed(calibrated={"adc.bits": 3}), UnknownName, "unknown constant 'adc.bits'"),
+        (changed(accelerator={"kind": "bitserial"}), ConfigError, "at its peak: addergraph, binary, "),
+        (changed(accelerator={"kind": "crossbar", "settings": 0}), ConfigError, "settings=0: expected keys with"),
+        (changed(technology={"node_nm": 28, "vdd_v": "9e-1"}), ConfigError, "YAML takes 2e8 for a text: write 2.0e+8"),
+        (changed(technology=[]), ConfigError, "technology=list: expected keys with values"),
+        (changed(title=3), ConfigError, "title=3: expected a text"),
+        (changed(published={"tops": NEST}), ConfigError, "published.tops=list: expected a positive number"),
+        (changed(name=NEST), ConfigError, "name=list: expected a text"),
         (changed(points=[]), ConfigError, "expected a list of operating points"),
         (changed(points=[{"nme": "x"}]), UnknownName, "unknown key 'nme'"),
         (changed(operands={"weight_bits": 32, "input_bits": 4}, points=[{"settings": {"columns": 8}}]),
