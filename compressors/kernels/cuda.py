@@ -305,10 +305,13 @@ def require_device() -> None:
     )
 
 
-def _launch(kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any) -> None:
+def launch(
+    kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any, stream: Any = 0
+) -> None:
+    """Start a kernel on a stream of Numba's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaPerformanceWarning)  # small work leaves multiprocessors idle
-        kernel[blocks, threads](*arguments)
+        kernel[blocks, threads, stream](*arguments)
 
 
 def _on_device(array: Any) -> bool:
@@ -441,13 +444,60 @@ def _sums(
         )
     _check_range(weights, bits, dtype)
     require_device()
-    factor = np.left_shift(1, np.arange(bits)) * np.where(np.arange(bits) == bits - 1, -1 if signed else 1, 1)
+    factor = _input_factors(bits, signed)
     size = window.size((height, width), weights.kernel)
     out = cuda.device_array((weights.terms, batch * size[0] * size[1], weights.outputs), dtype)
     masked, planes = weights.mask is not None, weights.on_device(dtype)
     geometry = (weights.kernel[1], *window.stride, *window.padding, *window.dilation, *size)
-    _multiply(_words(inputs).reshape(shape), factor, int(factor.sum()), masked, planes, geometry, out)
+    on_device = cuda.to_device(factor.astype(dtype))
+    _multiply(_words(inputs).reshape(shape), on_device, int(factor.sum()), masked, planes, geometry, out)
     return out if _on_device(inputs) else out.copy_to_host()
+
+
+def _input_factors(bits: int, signed: bool) -> np.ndarray:
+    """What each plane of an input counts: the last one of two's complement is negative."""
+    factor = np.left_shift(1, np.arange(bits))
+    return np.where((np.arange(bits) == bits - 1) & signed, -factor, factor)
+
+
+class BoundProduct:
+    """A convolution with all that it reads but the inputs on the device.
+
+    A launch allocates and copies nothing, so it may be recorded in a CUDA graph: memory and stream are the caller's.
+    """
+
+    def __init__(
+        self,
+        weights: PlaneWeights,
+        bits: int,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        dilation: tuple[int, int] = (1, 1),
+        signed: bool = False,
+    ) -> None:
+        """
+        Raises:
+            BadTensor: sums that could overflow 32 bits.
+            ConfigError: another number of bits than 1 to 8.
+            NoCudaDevice: nothing here can run it.
+        """
+        if not 1 <= bits <= MAX_BITS:
+            raise ConfigError("bits of an input", bits, f"1 to {MAX_BITS}")
+        _check_range(weights, bits, np.int32)
+        require_device()
+        self.weights, self._window = weights, _Window(tuple(stride), tuple(padding), tuple(dilation))
+        factor = _input_factors(bits, signed)
+        self._factor, self._factor_sum = cuda.to_device(factor.astype(np.int32)), int(factor.sum())
+        self._planes = weights.on_device(np.int32)
+
+    def launch(self, inputs: Any, out: Any, stream: Any = 0) -> None:
+        """Fill ``out``, ``int32 [terms, rows, N]``, from ``inputs``, see :func:`convolve`; both lie on the device."""
+        size = self._window.size(tuple(inputs.shape[2:4]), self.weights.kernel)
+        window = self._window
+        geometry = (self.weights.kernel[1], *window.stride, *window.padding, *window.dilation, *size)
+        masked = self.weights.mask is not None
+        _multiply(inputs, self._factor, self._factor_sum, masked, self._planes, geometry, out, stream)
 
 
 def _check_range(weights: PlaneWeights, bits: int, dtype: type) -> None:
@@ -465,23 +515,23 @@ def _check_range(weights: PlaneWeights, bits: int, dtype: type) -> None:
 
 def _multiply(
     inputs: Any,
-    factor: np.ndarray,
+    factor: Any,
     factor_sum: int,
     masked: bool,
     planes: tuple[Any, ...],
     geometry: tuple[int, ...],
     out: Any,
+    stream: Any = 0,
 ) -> None:
-    """Fill ``out [terms, rows, N]``; see the kernel."""
+    """Fill ``out [terms, rows, N]``, all on the device; see the kernel."""
     terms, rows, outputs = out.shape
     if not terms * rows * outputs:
         return
     groups = inputs.shape[4]
     tiles = -(-rows // _TILE) * -(-outputs // groups // _TILE)
     kernel = _product_kernel(masked, out.dtype == np.int64)
-    on_device = cuda.to_device(factor.astype(out.dtype))
     blocks, threads = (tiles, groups, terms), (_SIDE, _SIDE)
-    _launch(kernel, blocks, threads, inputs, on_device, factor_sum, *planes, geometry, out)
+    launch(kernel, blocks, threads, inputs, factor, factor_sum, *planes, geometry, out, stream=stream)
 
 
 _ROWS = (1, 1, 1, 0, 0, 1, 1, 1, 1)  # the geometry of vectors: images of one pixel
@@ -491,7 +541,8 @@ def _compare(queries: np.ndarray, factor: np.ndarray, mask: Any, sign: Any, out:
     """Sums of ``factor`` times the ones of ``mask & (query plane ^ sign)`` for every query and row."""
     planes = (mask, sign, *(cuda.to_device(np.array(a, np.int32)) for a in ([1], [0, 1], [[0]])))
     inputs = cuda.to_device(np.ascontiguousarray(queries[:, :, None, None, None]))
-    _multiply(inputs, factor, 0, mask is not sign, planes, _ROWS, out)
+    on_device = cuda.to_device(factor.astype(out.dtype))
+    _multiply(inputs, on_device, 0, mask is not sign, planes, _ROWS, out)
 
 
 def _as_rows(array: Any, what: str, words: int | None = None) -> Any:
@@ -609,7 +660,7 @@ def _narrow(values: Any, k: int, direction: int, bits: int, n: int) -> tuple[np.
             cuda.device_array((count, left), np.int64),
         )
         arguments = (values, rows, known, direction, -bits, bits, n, part, k, chosen, chosen_rows)
-        _launch(_select, (count * parts,), (_SELECTORS,), *arguments)
+        launch(_select, (count * parts,), (_SELECTORS,), *arguments)
         if parts == 1:
             return chosen.copy_to_host(), chosen_rows.copy_to_host()
         values, rows, known = chosen, chosen_rows, True
