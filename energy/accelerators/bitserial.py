@@ -29,7 +29,7 @@ from compressors.errors import ConfigError, UnknownName
 from compressors.registry import check_range
 from compressors.slicing import ENCODINGS, GRANULARITIES
 from energy.accelerators import register_accelerator
-from energy.accelerators.buffers import KB, Buffers
+from energy.accelerators.buffers import KB, LEAST_KB, Buffers
 from energy.accelerators.float_unit import NOTE
 from energy.accelerators.tiling import Tiling, live_bits
 from energy.cost import Band, Cost, Ledger
@@ -68,8 +68,10 @@ class BitSerialConfig:
             raise UnknownName("encoding", self.encoding, ENCODINGS, key="accelerator.encoding")
         if self.skip not in ("none", "weights"):
             raise UnknownName("skipping", self.skip, ("none", "weights"), key="accelerator.skip")
-        if not 0 < self.local_buffer_kb <= 64:
-            raise ConfigError("accelerator.local_buffer_kb", self.local_buffer_kb, "a capacity up to 64 KB")
+        if not LEAST_KB <= self.local_buffer_kb <= 64:
+            raise ConfigError(
+                "accelerator.local_buffer_kb", self.local_buffer_kb, "a capacity of a byte to 64 KB"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from energy.workload import LayerWork
 
 KB = 8 * 1024
 """Bits."""
+LEAST_KB = 1 / 1024
+"""Of a buffer: a byte. The law of memories goes on to nothing, which would feed an array for nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ class Buffers:
 
     def notes(self) -> list[str]:
         """Buffers that the table of memories does not cover."""
-        shared = (("weight", self.weight_kb), ("activation", self.activation_kb))
+        every = (("weight", self.weight_kb), ("activation", self.activation_kb), ("local", self.local_kb))
         return [
             f"{name} buffer of {capacity_kb:.2f} KB lies outside the SRAM table"
-            for name, capacity_kb in shared
+            for name, capacity_kb in every
             if self.technology.sram.extrapolates(capacity_kb)
         ]
 

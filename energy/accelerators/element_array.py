@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from compressors.errors import ConfigError
 from compressors.registry import check_range
-from energy.accelerators.buffers import KB, Buffers
+from energy.accelerators.buffers import KB, LEAST_KB, Buffers
 from energy.accelerators.float_unit import NOTE, FloatUnits
 from energy.accelerators.tiling import Tiling, live_bits
 from energy.activity import WeightActivity
@@ -55,8 +55,10 @@ class ArrayConfig:
             raise ConfigError(
                 "accelerator.weight_buffer_kb", self.weight_buffer_kb, "a capacity up to 1 GB, or 0"
             )
-        if not 0 < self.local_buffer_kb <= 64:
-            raise ConfigError("accelerator.local_buffer_kb", self.local_buffer_kb, "a capacity up to 64 KB")
+        if not LEAST_KB <= self.local_buffer_kb <= 64:
+            raise ConfigError(
+                "accelerator.local_buffer_kb", self.local_buffer_kb, "a capacity of a byte to 64 KB"
+            )
 
 
 @dataclass(frozen=True)

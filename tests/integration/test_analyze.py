@@ -184,6 +184,7 @@ def test_a_sweep_does_not_write_over_an_analysis(done: Path, capsys: pytest.Capt
     assert sweep(done) == 2
     told = capsys.readouterr().err
     assert f"dse: {done} holds an analysis; choose another study.name for a sweep" in told
+    assert "loading" not in told  # of torch and the data, which such a refusal need not wait for
     assert content(done) == before and not (done / "workers").exists()
 
 

@@ -270,6 +270,7 @@ def test_float_layers_need_no_granularity() -> None:
         ({"bit_products": 0}, ConfigError, "accelerator.bit_products=0"),
         ({"bit_products": -16384}, ConfigError, "accelerator.bit_products=-16384"),
         ({"local_buffer_kb": 0}, ConfigError, "accelerator.local_buffer_kb=0"),
+        ({"local_buffer_kb": 1e-9}, ConfigError, "expected a capacity of a byte to 64 KB"),
         (
             {"encoding": "cds"},
             UnknownName,
@@ -291,3 +292,9 @@ def test_unknown_kinds_are_answered_with_the_known() -> None:
         UnknownName, match="accelerators.x.kind: unknown accelerator kind 'bitsreal'.*bitserial"
     ):
         make_accelerator("bitsreal", {}, load_technology("cmos45"), "accelerators.x")
+
+
+def test_a_local_buffer_outside_the_table_is_noted() -> None:
+    work = layer("a")
+    notes = [bitserial(local_buffer_kb=kb).cost(workload(work), {"a": 4}).notes for kb in (0.5, 0.01)]
+    assert [any("local buffer of" in note for note in told) for told in notes] == [False, True]

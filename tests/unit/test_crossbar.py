@@ -298,7 +298,7 @@ def test_node_and_supply_leave_a_band(node: float, vdd: float) -> None:
     [
         ({"cell": "reram"}, UnknownName, "accelerator.cell: unknown cell 'reram'; did you mean 'rram'"),
         ({"rows": 0}, ConfigError, "accelerator.rows=0"),
-        ({"vdd_v": "1 V"}, ConfigError, "accelerator.vdd_v=1 V: expected a number from 0.2 to 5"),
+        ({"vdd_v": "1 V"}, ConfigError, "accelerator.vdd_v=1 V: expected a number"),
         ({"cell_bits": 2, "encoding": "twos_complement"}, ConfigError, "accelerator.cell_bits=2"),
         ({"columns": 7, "joined_columns": 4}, ConfigError, "accelerator.columns=7: expected at least the 8"),
         (
@@ -307,7 +307,8 @@ def test_node_and_supply_leave_a_band(node: float, vdd: float) -> None:
             "accelerator.read_voltage_v=0: expected a voltage: none is known of stt",
         ),
         ({"cell": "stt", "read_voltage_v": 0.1}, ConfigError, "accelerator.read_ns=0"),
-        ({"encoding": []}, UnknownName, "unknown encoding"),
+        ({"encoding": []}, ConfigError, "accelerator.encoding=list: expected a name"),
+        ({"encoding": "grey"}, UnknownName, "unknown encoding"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, error: type[Exception], message: str) -> None:

@@ -300,6 +300,7 @@ def test_weights_that_do_not_fit_come_from_dram_and_may_bind() -> None:
         ({"weight_buffer_kb": -1}, ConfigError, "accelerator.weight_buffer_kb=-1"),
         ({"weight_buffer_kb": float("nan")}, ConfigError, "accelerator.weight_buffer_kb=nan"),
         ({"local_buffer_kb": 0}, ConfigError, "accelerator.local_buffer_kb=0"),
+        ({"local_buffer_kb": 1e-9}, ConfigError, "expected a capacity of a byte to 64 KB"),
         ({"lane": 16}, UnknownName, "unknown setting of 'parallel' 'lane'; did you mean 'lanes'"),
     ],
 )
