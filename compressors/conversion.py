@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from compressors.calibration.activation import ActivationGrid
+from compressors.calibration.activation import ActivationGrid, exact_grid
 from compressors.calibration.batch_norm import repair_batch_norm
 from compressors.calibration.observe import Calibration, pooled_moments
 from compressors.calibration.reconstruct import LatentWeight, reconstruct
@@ -109,7 +109,8 @@ class Conversion:
         self.grids: dict[str, ActivationGrid] = {}
         self.seconds: dict[str, float] = {}
         self.unit_fits: dict[str, tuple[float, float]] = {}
-        self.upstream = json.dumps([plan.batch_norm, plan.bias, plan.equalize, plan.augment])
+        vectors = [] if plan.hypervectors is None else [asdict(plan.hypervectors)]
+        self.upstream = json.dumps([plan.batch_norm, plan.bias, plan.equalize, plan.augment, *vectors])
         self.upstream = _digest(self.upstream, "channels", {n: k.tolist() for n, k in self.kept.items()})
         self._touched = False
         self._handles: list[Any] = []
@@ -203,7 +204,8 @@ class Conversion:
         """The grid of the layer's input, from the cache if nothing that matters changed."""
         assert plan.activation is not None
         grid = self.calibration.grid(name, plan.activation)
-        searched = plan.activation.clip == "mse" and grid.bits <= _COARSE_BITS
+        exact = exact_grid(self.calibration.inputs[name], plan.activation.bits) is not None
+        searched = plan.activation.clip == "mse" and grid.bits <= _COARSE_BITS and not exact
         if plan.weight is None or plan.rounding != "second_order" or not searched:
             return grid
         key = ("grid", weight_digest(module), _digest(self.upstream, name, plan.to_dict()))

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compressors.calibration.dimensions import ENCODER
 from compressors.calibration.observe import Calibration, network_digest
 from compressors.calibration.stream import CHUNK
 from compressors.calibration.variants import variant
@@ -70,7 +71,19 @@ def convert(
             "the calibration was gathered from another network, or its weights have changed; calibrate anew"
         )
     _refuse_shared(model, plan, calibration)
+    whole = calibration
     model, calibration = variant(model, plan, calibration)
+    compressed = _converted(model, plan, calibration, cache)
+    if plan.hypervectors is not None:
+        _, _, index = whole.narrowed[plan.hypervectors]
+        compressed.kept[ENCODER] = np.isin(np.arange(whole.layers[0].input_shape[0]), index)
+    return compressed
+
+
+def _converted(
+    model: nn.Module, plan: CompressionPlan, calibration: Calibration, cache: LayerCache
+) -> CompressedModel:
+    """As planned, or without repairs where that is better."""
     with lanes() as pool:
         cheap = _cheap(plan)
         if cheap == plan:

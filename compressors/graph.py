@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from compressors.errors import UnknownName, UnsupportedLayer
+from compressors.hypervectors import Encoder
 
 COMPRESSIBLE = (nn.Conv2d, nn.Linear)
 TRANSPARENT_MODULES = (
@@ -34,6 +35,7 @@ TRANSPARENT_MODULES = (
     nn.Dropout,
     nn.Dropout2d,
     nn.ZeroPad2d,
+    Encoder,
 )
 TRANSPARENT_FUNCTIONS = {
     operator.add,
@@ -56,6 +58,7 @@ TRANSPARENT_FUNCTIONS = {
 TRANSPARENT_METHODS = {
     "add",
     "add_",
+    "amax",
     "relu",
     "relu_",
     "flatten",
@@ -64,6 +67,7 @@ TRANSPARENT_METHODS = {
     "mean",
     "size",
     "squeeze",
+    "unflatten",
 }
 
 
@@ -97,14 +101,15 @@ class Layer:
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to ``torch.nn`` modules, and no further than modules declared float."""
+    """Traces down to ``torch.nn`` modules, and no further than encoders and modules declared float."""
 
     def __init__(self, opaque: Collection[str]) -> None:
         super().__init__()
         self._opaque = opaque
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return is_float(path, self._opaque) or super().is_leaf_module(module, path)
+        opaque = isinstance(module, Encoder) or is_float(path, self._opaque)
+        return opaque or super().is_leaf_module(module, path)
 
 
 def is_float(path: str, float_layers: Collection[str]) -> bool:

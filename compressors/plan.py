@@ -15,6 +15,7 @@ from compressors.registry import MethodConfig, check_range, config_from_dict, co
 BATCH_NORM_REPAIRS = ("match", "reestimate", "keep")
 BIAS_REPAIRS = ("match", "keep")
 ROUNDINGS = ("nearest", "second_order")
+DIMENSION_CHOICES = ("calibrated", "first")
 ACTIVATION_CLIPS = ("mse", "minmax", "percentile", "kl", "aciq")
 
 
@@ -102,6 +103,22 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class HypervectorPlan:
+    """Fewer dimensions for a hyperdimensional classifier: ``dimensions`` of them stay.
+
+    ``choice``: the ``first``, or those that decide most on the calibration samples (``calibrated``, see
+    ``compressors.calibration.dimensions``).
+    """
+
+    dimensions: int
+    choice: str = "calibrated"
+
+    def __post_init__(self) -> None:
+        check_range("hypervectors.dimensions", self.dimensions, 1, 1 << 24)
+        _check_choice("hypervectors.choice", self.choice, DIMENSION_CHOICES)
+
+
+@dataclass(frozen=True)
 class CompressionPlan:
     """Every layer's plan by its path in the network, and the repairs of the network as a whole.
 
@@ -110,7 +127,8 @@ class CompressionPlan:
     ``bias``: ``match`` gives each output of a layer that has a bias, and no batch norm behind it, the mean it has in
     the float network. ``equalize`` first evens out the ranges of the channels between layers. ``reconstruct`` is
     None or says how the units of the network are fitted to what they compute in floating point, on ``augment`` versions
-    of each calibration image, all but the first shifted and mirrored at random.
+    of each calibration image, all but the first shifted and mirrored at random. ``hypervectors`` is None or says what
+    stays of the dimensions of a hyperdimensional classifier.
     """
 
     layers: tuple[tuple[str, LayerPlan], ...] = field(default_factory=tuple)
@@ -119,6 +137,7 @@ class CompressionPlan:
     equalize: bool = False
     augment: int = 1
     reconstruct: Reconstruction | None = None
+    hypervectors: HypervectorPlan | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _checked_layers(self.layers))
@@ -128,11 +147,14 @@ class CompressionPlan:
             raise ConfigError("plan.equalize", self.equalize, "true or false")
         check_range("plan.augment", self.augment, 1, 64)
         _check_kind("plan.reconstruct", self.reconstruct, Reconstruction)
+        _check_kind("plan.hypervectors", self.hypervectors, HypervectorPlan)
 
     def __getitem__(self, layer: str) -> LayerPlan:
         return dict(self.layers).get(layer, LayerPlan())
 
     def to_dict(self) -> dict[str, Any]:
+        # named only where it is used: digests of other networks' plans stay what they were
+        own = {} if self.hypervectors is None else {"hypervectors": asdict(self.hypervectors)}
         return {
             "layers": {n: p.to_dict() for n, p in self.layers},
             "batch_norm": self.batch_norm,
@@ -140,6 +162,7 @@ class CompressionPlan:
             "equalize": self.equalize,
             "augment": self.augment,
             "reconstruct": None if self.reconstruct is None else asdict(self.reconstruct),
+            **own,
         }
 
     @classmethod
@@ -149,7 +172,8 @@ class CompressionPlan:
         Raises:
             ConfigError, UnknownName: what is wrong and where.
         """
-        _only_keys(data, {"layers", "batch_norm", "bias", "equalize", "augment", "reconstruct"}, "plan")
+        keys = {"layers", "batch_norm", "bias", "equalize", "augment", "reconstruct", "hypervectors"}
+        _only_keys(data, keys, "plan")
         layers = data.get("layers", {})
         if not isinstance(layers, Mapping):
             raise ConfigError("plan.layers", layers, "a mapping from layer to its plan")
@@ -157,6 +181,11 @@ class CompressionPlan:
         reconstruct = data.get("reconstruct")
         if reconstruct is not None:
             _only_keys(reconstruct, {"steps", "batch"}, "plan.reconstruct")
+        vectors = data.get("hypervectors")
+        if vectors is not None:
+            _only_keys(vectors, {"dimensions", "choice"}, "plan.hypervectors")
+            if "dimensions" not in vectors:
+                raise ConfigError("plan.hypervectors", dict(vectors), "dimensions, how many stay")
         return cls(
             parsed,
             data.get("batch_norm", "match"),
@@ -164,6 +193,7 @@ class CompressionPlan:
             data.get("equalize", False),
             data.get("augment", 1),
             None if reconstruct is None else Reconstruction(**reconstruct),
+            None if vectors is None else HypervectorPlan(**vectors),
         )
 
     def digest(self) -> str:

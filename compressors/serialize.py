@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from safetensors.numpy import save
 from torch import nn
 
 from compressors.calibration.activation import ActivationGrid
+from compressors.calibration.dimensions import ENCODER, narrow
 from compressors.errors import BadTensor, CheckpointError, DseError
 from compressors.graph import Layer, find_layers
+from compressors.hypervectors import HypervectorClassifier
 from compressors.model import CompressedModel
 from compressors.parsing import parse_json
 from compressors.registry import check_range
@@ -57,7 +59,7 @@ def to_bytes(model: CompressedModel) -> bytes:
     for key, value in model.network.state_dict().items():
         if key not in sliced:
             arrays[key] = value.contiguous().numpy()  # other strides would be written as they lie in memory
-    grids = {name: asdict(grid) for name, grid in model.grids.items()}
+    grids = {name: _grid_facts(grid) for name, grid in model.grids.items()}
     kept = {name: np.flatnonzero(mask).tolist() for name, mask in model.kept.items()}
     header = json.dumps({"tensors": tensors, "grids": grids, "kept": kept}, sort_keys=True)
     # one entry: safetensors writes several in another order each time, and equal networks give equal files
@@ -108,10 +110,15 @@ def load(
             f"{path}: broken description of the sliced layers: {told}; the file was altered after it was written: "
             "write it again"
         ) from error
-    if kept:
+    if ENCODER in kept and isinstance(network, HypervectorClassifier):
+        network = narrow(network, np.flatnonzero(kept[ENCODER]))
+        shape = tuple(network.memory.weight.shape)
+        layers = (replace(layers[0], weight_shape=shape, input_shape=shape[1:]),)
+    channels = {name: mask for name, mask in kept.items() if name != ENCODER}
+    if channels:
         example = torch.zeros(1, *layers[0].input_shape) if example is None else example
         try:
-            network = shrink(network, kept, example, float_layers)
+            network = shrink(network, channels, example, float_layers)
         except DseError as error:
             raise CheckpointError(f"{path}: its channels do not fit the network: {error}") from error
         layers = find_layers(network, example, float_layers)
@@ -121,7 +128,8 @@ def load(
 
 def _mask(name: str, places: Any, layers: tuple[Layer, ...]) -> np.ndarray:
     """Booleans over a layer's outputs, from the indices of those that stay."""
-    mask = np.zeros({layer.name: layer.weight_shape[0] for layer in layers}[name], bool)
+    sizes = {layer.name: layer.weight_shape[0] for layer in layers}
+    mask = np.zeros({**sizes, ENCODER: layers[0].input_shape[0]}[name], bool)
     if not isinstance(places, list) or not all(type(i) is int and 0 <= i < len(mask) for i in places):
         raise ValueError(f"{name} keeps the channels {places!r}, expected indices below {len(mask)}")
     mask[places] = True
@@ -173,8 +181,15 @@ def _check_planes(name: str, tensor: SlicedTensor) -> None:
         )
 
 
+def _grid_facts(grid: ActivationGrid) -> dict[str, Any]:
+    """``signs`` stands only where it is true, so that files of other networks stay what they were."""
+    return {key: value for key, value in asdict(grid).items() if key != "signs" or value}
+
+
 def _grid(name: str, facts: dict[str, Any]) -> ActivationGrid:
-    bits, signed, scale = facts["bits"], facts["signed"], facts["scale"]
+    bits, signed, scale, signs = facts["bits"], facts["signed"], facts["scale"], facts.get("signs", False)
+    if not isinstance(signs, bool):
+        raise ValueError(f"grids.{name}.signs={signs!r}, expected true or false")
     check_range(f"grids.{name}.bits", bits, 1, 8)
     if not isinstance(signed, bool):
         raise ValueError(f"grids.{name}.signed={signed!r}, expected true or false")
@@ -186,7 +201,7 @@ def _grid(name: str, facts: dict[str, Any]) -> ActivationGrid:
         raise ValueError(
             f"grids.{name}.scale={reprlib.repr(scale)}, expected a number whose {reach}-fold float32 holds"
         )
-    return ActivationGrid(bits, signed, float(scale))
+    return ActivationGrid(bits, signed, float(scale), signs)
 
 
 def _fit(

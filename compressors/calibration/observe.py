@@ -17,7 +17,7 @@ from compressors.calibration.stream import Stream
 from compressors.errors import BadTensor
 from compressors.graph import Layer, find_layers, trace
 from compressors.parallel import Lanes, lanes
-from compressors.plan import ActivationConfig
+from compressors.plan import ActivationConfig, HypervectorPlan
 
 _SAMPLES = 1 << 15
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -38,6 +38,8 @@ class Calibration:
         output_means: layer with a bias -> mean of each of its outputs in the float network.
         network: digest of the float network, see :func:`network_digest`.
         equalized: the equalised network and its calibration (see ``compressors.calibration.variants``), once made.
+        narrowed: plan of a hyperdimensional classifier -> the one with fewer dimensions, its calibration, and which
+            dimensions these are, once made.
     """
 
     images: torch.Tensor
@@ -48,6 +50,9 @@ class Calibration:
     output_means: Mapping[str, torch.Tensor]
     network: str
     equalized: list[tuple[nn.Module, Calibration]] = field(default_factory=list, repr=False)
+    narrowed: dict[HypervectorPlan, tuple[nn.Module, Calibration, np.ndarray]] = field(
+        default_factory=dict, repr=False
+    )
     _grids: dict[tuple[str, ActivationConfig], ActivationGrid] = field(default_factory=dict, repr=False)
 
     def grid(self, layer: str, config: ActivationConfig) -> ActivationGrid:

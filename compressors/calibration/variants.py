@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compressors.calibration.dimensions import choose_dimensions, narrow
 from compressors.calibration.equalize import equalize
 from compressors.calibration.observe import Calibration, calibrate
 from compressors.plan import CompressionPlan
@@ -18,7 +19,18 @@ _REACH = 8  # images are shifted by up to an eighth of their size
 def variant(
     model: nn.Module, plan: CompressionPlan, calibration: Calibration
 ) -> tuple[nn.Module, Calibration]:
-    """The network and calibration that a plan starts from: equalised, or as they are. Made once per calibration."""
+    """The network and calibration that a plan starts from: equalised, with fewer dimensions, or as they are.
+
+    Each is made once per calibration.
+    """
+    if plan.hypervectors is not None:
+        if plan.hypervectors not in calibration.narrowed:
+            index = choose_dimensions(model, calibration.images, plan.hypervectors)
+            network = narrow(model, index)
+            calibration.narrowed[plan.hypervectors] = (
+                network, calibrate(network, calibration.images, calibration.float_layers), index
+            )  # fmt: skip
+        return calibration.narrowed[plan.hypervectors][:2]
     if not plan.equalize:
         return model, calibration
     if not calibration.equalized:

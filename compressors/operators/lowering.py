@@ -23,6 +23,7 @@ from torch.nn import functional
 from compressors.calibration.observe import BATCH_NORMS
 from compressors.errors import BadTensor, ConfigError, UnsupportedLayer
 from compressors.graph import shaped
+from compressors.hypervectors import Encoder, Outline
 from compressors.kernels import popcount
 from compressors.kernels.layout import InputFormat, Sheet
 from compressors.model import CompressedModel
@@ -136,6 +137,7 @@ class Program:
         self.streams: dict[fx.Node, Stream] = {}
         self.buffers: dict[tuple[fx.Node, str], tuple[Sheet, np.ndarray]] = {}
         self.images = np.zeros(shape, np.float32)
+        self._samples = self.images  # of the run under way, as they came
         self._scales: dict[str, np.ndarray] = {}
         self._products = {layer.name: self._product(layer.name) for layer in model.layers}
         self._done: set[fx.Node] = set()
@@ -145,6 +147,7 @@ class Program:
 
     def run(self, images: np.ndarray, split: Callable[[Step], None] | None = None) -> np.ndarray:
         """Logits ``float32`` of ``float32`` images; ``split`` runs a step in pieces."""
+        self._samples = images
         np.copyto(self.images, images)
         for step in self.steps:
             if not step.tiles:
@@ -177,7 +180,7 @@ class Program:
         self._scales[name] = (
             tensor.scale.astype(np.float64).transpose(0, 2, 1).reshape(-1, outputs) * grid.scale
         )
-        fmt = InputFormat.integers(grid.bits, grid.signed)
+        fmt = InputFormat.binary() if grid.signs else InputFormat.integers(grid.bits, grid.signed)
         return Product(codes.reshape(-1, *shape), fmt, window, self.lowering.family, self.lowering.method)
 
     def _lower(self, node: fx.Node) -> None:
@@ -191,6 +194,8 @@ class Program:
             self._answer_shape = tuple(node.args[0].meta["tensor_meta"].shape)
         elif self._is_layer(node):
             self._layer(node)
+        elif node.op == "call_module" and isinstance(self._target(node), Encoder):
+            self._encode(node)
         elif _is_tensor(node):
             self._operation(node)
 
@@ -289,6 +294,23 @@ class Program:
             settings = code_settings(sheet, channels)
             arguments = (flat, np.float32(grid.scale), grid.low, buffer, sheet.places, settings)
             self._add(f"{node.name} in codes", lambda a=arguments: popcount.quantize(*a))
+
+    def _encode(self, node: fx.Node) -> None:
+        """Hypervectors of the samples, as the layers that search with them read them."""
+        encoder = self.model.network.get_submodule(str(node.target))
+        if node.all_input_nodes[0].op != "placeholder":
+            raise UnsupportedLayer(
+                f"{node.target}: an encoder that does not read the samples themselves cannot be lowered"
+            )
+        if len(self._readers(node)) != 1 or len(node.users) != 1:
+            raise UnsupportedLayer(
+                f"{node.target}: hypervectors that not one layer alone reads cannot be lowered"
+            )
+        (layers,) = self._readers(node).values()
+        sheet, buffer = self._codes(node, layers, channels_last(tuple(node.meta["tensor_meta"].shape)))
+        work = encoder.work()
+        executed = Executed(additions=self.shape[0] * encoder.dimensions * work.terms)
+        self._add(str(node.target), lambda: write_vectors(encoder, self._samples, sheet, buffer), executed)
 
     def _add(self, name: str, run: Callable[..., None], executed: Executed | None = None) -> None:
         self.steps.append(Step(name, run, executed=executed or Executed()))
@@ -451,7 +473,22 @@ def _bare(model: CompressedModel) -> nn.Module:
     network = copy.deepcopy(model.network).float().eval()
     for name in model.grids:
         network.get_submodule(name)._forward_pre_hooks.clear()
+    for name, module in model.network.named_modules():
+        if isinstance(module, Encoder):
+            network.set_submodule(name, Outline(module))
     return network
+
+
+def write_vectors(encoder: Encoder, samples: np.ndarray, sheet: Sheet, buffer: np.ndarray) -> None:
+    """Encode samples and write their hypervectors into a buffer of ``sheet``."""
+    vectors = encoder.packed(torch.from_numpy(samples))
+    if sheet.bytewise or sheet.format != InputFormat.binary() or vectors.nonzero is not None:
+        sheet.fill(buffer, vectors.dense()[:, :, None, None])
+        return
+    used = np.zeros(vectors.negative.shape[1] * 64, bool)
+    used[: vectors.dimensions] = True
+    ones = ~vectors.negative & np.packbits(used, bitorder="little").view(np.uint64)
+    sheet.interior(buffer)[0, :, 0, 0] = ones.view(np.uint8)[:, : sheet.pixel_bytes]
 
 
 def _is_tensor(node: fx.Node) -> bool:

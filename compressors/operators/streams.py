@@ -86,6 +86,10 @@ def stream_operation(node: fx.Node, target: Any, sources: Sequence[Stream]) -> O
         return _padded(node, target, first, shape)
     if target is torch.cat:
         return _joined(node, sources, shape)
+    if target == "unflatten":
+        return _split(node, first, shape)
+    if target == "amax":
+        return _largest(node, first, shape)
     return _pooled(node, target, first, shape)
 
 
@@ -148,6 +152,27 @@ def _joined(node: fx.Node, sources: Sequence[Stream], shape: tuple[int, int, int
         raise _refused(node, f"joining along axis {axis}")
     out = Stream.empty(shape, max(s.bound for s in sources))
     return out, lambda: np.concatenate([s.view for s in sources], axis=3, out=out.view)
+
+
+def _split(node: fx.Node, source: Stream, shape: tuple[int, int, int, int]) -> Operation:
+    """``[n, a * b]`` as ``[n, a, b]``."""
+    if node.args[1:2] != (1,) or source.shape[1:3] != (1, 1) or len(node.meta["tensor_meta"].shape) != 3:
+        raise _refused(node, "anything but one axis of features split in two")
+    batch, parts, _, channels = shape
+    out = Stream.empty(shape, source.bound)
+
+    def run() -> None:
+        out.view[:, :, 0] = source.view.reshape(batch, channels, parts).transpose(0, 2, 1)
+
+    return out, run
+
+
+def _largest(node: fx.Node, source: Stream, shape: tuple[int, int, int, int]) -> Operation:
+    """The largest along the last of three axes."""
+    if node.args[1:] not in ((2,), (-1,)) or node.kwargs or source.shape[2] != 1:
+        raise _refused(node, "a maximum over other axes than the last of three")
+    out = Stream.empty(shape, source.bound)
+    return out, lambda: np.max(source.view, axis=1, keepdims=True, out=out.view)
 
 
 def _pooled(node: fx.Node, target: Any, source: Stream, shape: tuple[int, int, int, int]) -> Operation:
