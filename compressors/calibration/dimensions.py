@@ -13,6 +13,7 @@ from compressors.plan import HypervectorPlan
 ENCODER = "encoder"
 """Path of a classifier's encoder, and the name under which what stays of its dimensions is stored."""
 _CHUNK = 256
+_STEPS = 64
 
 
 def narrow(model: nn.Module, index: np.ndarray) -> HypervectorClassifier:
@@ -30,9 +31,9 @@ def narrow(model: nn.Module, index: np.ndarray) -> HypervectorClassifier:
 def choose_dimensions(model: nn.Module, samples: torch.Tensor, plan: HypervectorPlan) -> np.ndarray:
     """Which dimensions stay, ``int64 [plan.dimensions]`` in rising order.
 
-    A dimension is worth what it adds to the margin between the class a sample is given and the runner-up, on average,
-    over how much that varies: helping every sample a little is worth more than helping a few a lot. The first ones are
-    taken where as many samples keep their class with them.
+    They are taken a few at a time, those first that raise most the likelihood of the whole classifier's own decisions,
+    given what is taken already: dimensions that decide where others are in doubt, not copies of one another. The first
+    ones are taken instead where as many samples keep their class with them.
 
     Raises:
         ConfigError: not a hyperdimensional classifier, or more dimensions than there are.
@@ -47,10 +48,9 @@ def choose_dimensions(model: nn.Module, samples: torch.Tensor, plan: Hypervector
     if plan.choice == "first" or plan.dimensions == every:
         return first
     vectors = torch.cat([model.encoder(chunk) for chunk in samples.split(_CHUNK)])
-    worth = _worth(vectors, model.memory.weight.detach(), model.centroids)
-    best = np.sort(np.argsort(-worth, kind="stable")[: plan.dimensions])
+    best = _greedy(vectors, model, plan.dimensions)
     kept = [_agreement(vectors, model, index) for index in (best, first)]
-    return best if kept[0] > kept[1] else first
+    return best if kept[0] >= kept[1] else first
 
 
 def _classifier(model: nn.Module) -> HypervectorClassifier:
@@ -61,15 +61,25 @@ def _classifier(model: nn.Module) -> HypervectorClassifier:
     return model
 
 
-def _worth(vectors: torch.Tensor, memory: torch.Tensor, centroids: int) -> np.ndarray:
-    """float64 ``[dimensions]``."""
-    scores = (vectors @ memory.T).unflatten(1, (-1, centroids))
-    by_class, which = scores.max(2)
-    top = by_class.topk(min(2, by_class.shape[1]), 1).indices
-    rows = top * centroids + which.gather(1, top)
-    margin = memory[rows[:, 0]] - memory[rows[:, -1]]
-    gains = (vectors * margin).double()
-    return (gains.mean(0) / (gains.std(0, correction=0) + 1e-12)).numpy() * (gains.abs().mean(0) > 0).numpy()
+def _greedy(vectors: torch.Tensor, model: HypervectorClassifier, count: int) -> np.ndarray:
+    """``count`` dimensions in rising order, taken in steps along the gradient of the log likelihood."""
+    memory = model.memory.weight.detach()
+    whole = vectors @ memory.T
+    decided = whole.argmax(1, keepdim=True)
+    margins = whole.topk(min(2, whole.shape[1]), 1).values
+    # what the classifier is sure of by its typical margin counts as decided, however many dimensions are taken
+    unit = float((margins[:, 0] - margins[:, -1]).median()) / whole.shape[1] ** 0.5 or 1.0
+    scores = torch.zeros_like(whole)
+    taken = torch.zeros(memory.shape[1], dtype=torch.bool)
+    while (missing := count - int(taken.sum())) > 0:
+        share = max(int(taken.sum()), 1) / memory.shape[1]
+        doubt = -(scores / (unit * share**0.5)).softmax(1)
+        doubt.scatter_add_(1, decided, torch.ones(len(doubt), 1))
+        gain = ((vectors.T @ doubt) * memory.T).sum(1).masked_fill(taken, -torch.inf)
+        chosen = gain.argsort(descending=True, stable=True)[: min(missing, -(-count // _STEPS))]
+        taken[chosen] = True
+        scores += vectors[:, chosen] @ memory[:, chosen].T
+    return np.flatnonzero(taken.numpy())
 
 
 def _agreement(vectors: torch.Tensor, model: HypervectorClassifier, index: np.ndarray) -> int:
